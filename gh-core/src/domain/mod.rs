@@ -1,0 +1,5 @@
+//! Plain types and pure functions. No async, no clock, no randomness: `now` and new ids come in as arguments.
+
+pub mod ids;
+pub mod time;
+pub mod usd;

@@ -1,0 +1,79 @@
+//! Sending one callback, once.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use url::Url;
+
+use crate::domain::ids::DeliveryId;
+
+/// One attempt to deliver one callback.
+#[derive(Clone, Debug)]
+pub struct OutgoingCallback {
+    /// `webhook-id`: the same at every attempt of a delivery.
+    pub webhook_id: DeliveryId,
+    /// Where it goes.
+    pub url: Url,
+    /// The exact bytes of the body: the same at every attempt.
+    pub body: Bytes,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+}
+
+/// What came of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// The receiver answered; 2xx means delivered, anything else does not.
+    Answered {
+        /// The HTTP status.
+        status: u16,
+        /// `Retry-After` of the answer, as a time from now.
+        retry_after: Option<Duration>,
+        /// The first characters of the answer's body, at most 1,000, for the person who looks why it failed.
+        excerpt: String,
+        /// How long the exchange took, its body included.
+        took: Duration,
+    },
+    /// No answer came.
+    Unanswered {
+        /// What went wrong.
+        error: SendError,
+        /// How long it took to find out.
+        took: Duration,
+    },
+}
+
+/// Why no answer came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum SendError {
+    /// The host name did not resolve.
+    #[error("dns")]
+    Dns,
+    /// The address may not be called; another attempt would not help.
+    #[error("blocked_ip")]
+    BlockedAddress,
+    /// No connection came about.
+    #[error("connect")]
+    Connect,
+    /// The connection could not be secured.
+    #[error("tls")]
+    Tls,
+    /// The time for the whole exchange was over.
+    #[error("timeout")]
+    Timeout,
+    /// Anything else, for instance a connection closed in mid-answer.
+    #[error("internal")]
+    Internal,
+}
+
+/// Sends callbacks. One call is one attempt: retries, order and pace are decided elsewhere.
+///
+/// It keeps no state between calls, holds no lock while it sends, and always returns within its time limit (at most
+/// 25 s, less than the lease of a delivery). Secrets in the URL never reach logs, errors or excerpts.
+#[async_trait]
+#[cfg_attr(feature = "testing", mockall::automock)]
+pub trait CallbackSender: Send + Sync + std::fmt::Debug {
+    /// Sends one callback once.
+    async fn send(&self, callback: OutgoingCallback) -> SendOutcome;
+}

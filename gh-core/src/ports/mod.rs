@@ -1,0 +1,3 @@
+//! The traits that the core needs from the world, object-safe and narrow.
+
+pub mod callback_sender;
