@@ -226,10 +226,7 @@ mod tests {
 
     #[test]
     fn names_are_taken_as_they_are_or_refused_with_a_reason() {
-        assert_eq!(
-            Name::parse("worker-production-1771386675208").unwrap().as_str(),
-            "worker-production-1771386675208"
-        );
+        assert_eq!(Name::parse("worker-production-1771386675208").unwrap().as_str(), "worker-production-1771386675208");
         assert_eq!(Name::parse("été 1").unwrap().as_str(), "été 1");
         assert_eq!(Name::parse(""), Err(NameError::Length));
         assert_eq!(Name::parse(&"x".repeat(101)), Err(NameError::Length));

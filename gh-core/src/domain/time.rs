@@ -35,11 +35,7 @@ impl Timestamp {
     /// Instants beyond chrono's range (years ±262,000) become its nearest limit.
     #[must_use]
     pub fn to_datetime(self) -> DateTime<Utc> {
-        let nearest = if self.0 < 0 {
-            DateTime::<Utc>::MIN_UTC
-        } else {
-            DateTime::<Utc>::MAX_UTC
-        };
+        let nearest = if self.0 < 0 { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC };
         DateTime::from_timestamp_micros(self.0).unwrap_or(nearest)
     }
 

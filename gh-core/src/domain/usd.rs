@@ -36,8 +36,7 @@ impl Usd {
     #[must_use]
     pub fn to_json(self) -> Box<RawValue> {
         // A decimal's text is a JSON number: digits, an optional sign, an optional point, no exponent.
-        RawValue::from_string(self.0.to_string())
-            .unwrap_or_else(|_| unreachable!("a decimal is a JSON number"))
+        RawValue::from_string(self.0.to_string()).unwrap_or_else(|_| unreachable!("a decimal is a JSON number"))
     }
 }
 
@@ -58,11 +57,8 @@ impl FromStr for Usd {
 
     /// Reads plain (`0.0062`) and scientific (`6.2e-3`) notation, exactly.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let amount = if text.contains(['e', 'E']) {
-            Decimal::from_scientific(text)?
-        } else {
-            Decimal::from_str_exact(text)?
-        };
+        let amount =
+            if text.contains(['e', 'E']) { Decimal::from_scientific(text)? } else { Decimal::from_str_exact(text)? };
         Ok(Self::new(amount))
     }
 }
@@ -110,9 +106,7 @@ impl Serialize for Usd {
 impl<'de> Deserialize<'de> for Usd {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
-        raw.get()
-            .parse()
-            .map_err(|_| serde::de::Error::custom("expected an amount in US dollars as a JSON number"))
+        raw.get().parse().map_err(|_| serde::de::Error::custom("expected an amount in US dollars as a JSON number"))
     }
 }
 
@@ -131,10 +125,7 @@ mod tests {
 
     #[test]
     fn equal_amounts_are_written_alike() {
-        let sum: Usd = ["0.05", "0.05"]
-            .iter()
-            .map(|text| text.parse::<Usd>().unwrap())
-            .sum();
+        let sum: Usd = ["0.05", "0.05"].iter().map(|text| text.parse::<Usd>().unwrap()).sum();
         assert_eq!(serde_json::to_string(&sum).unwrap(), "0.1");
     }
 

@@ -1,5 +1,6 @@
 //! Sending one callback, once.
 
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use url::Url;
 use crate::domain::ids::DeliveryId;
 
 /// One attempt to deliver one callback.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct OutgoingCallback {
     /// `webhook-id`: the same at every attempt of a delivery.
     pub webhook_id: DeliveryId,
@@ -19,6 +20,18 @@ pub struct OutgoingCallback {
     pub body: Bytes,
     /// Which attempt this is, from 1.
     pub attempt: u32,
+}
+
+impl fmt::Debug for OutgoingCallback {
+    /// Without the address and the body: both may hold secrets.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { webhook_id, attempt, .. } = self;
+        formatter
+            .debug_struct("OutgoingCallback")
+            .field("webhook_id", webhook_id)
+            .field("attempt", attempt)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What came of one attempt.
@@ -71,9 +84,9 @@ pub enum SendError {
 ///
 /// It keeps no state between calls, holds no lock while it sends, and always returns within its time limit (at most
 /// 25 s, less than the lease of a delivery). Secrets in the URL never reach logs, errors or excerpts.
-#[async_trait]
 #[cfg_attr(feature = "testing", mockall::automock)]
-pub trait CallbackSender: Send + Sync + std::fmt::Debug {
+#[async_trait]
+pub trait CallbackSender: Send + Sync + fmt::Debug {
     /// Sends one callback once.
     async fn send(&self, callback: OutgoingCallback) -> SendOutcome;
 }
