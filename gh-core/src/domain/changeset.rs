@@ -1,0 +1,150 @@
+//! What a decision changes, and what it relied on. Only the core can make one.
+//!
+//! A store does one thing with a [`Changeset`]: all of it, or none of it and a conflict. Its fields are private, so
+//! nothing outside this crate can store a status without its event and its callback.
+
+use std::sync::Arc;
+
+use super::callback::NewCallback;
+use super::code::ClientName;
+use super::cost::LedgerEntry;
+use super::event::{JobEvent, WorkerEvent};
+use super::ids::{DeregistrationId, JobId, Name, Version, WorkerId};
+use super::job::{IdempotencyRecord, Job};
+use super::time::Timestamp;
+use super::worker::{Deregistration, NameRecord, VitalsChange, Worker};
+
+/// One of the things whose version a decision can rely on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AggregateId {
+    /// A worker.
+    Worker(WorkerId),
+    /// A job.
+    Job(JobId),
+    /// A name.
+    Name(Name),
+    /// A deregistration.
+    Deregistration(DeregistrationId),
+}
+
+/// A job as it shall be.
+#[derive(Clone, Debug)]
+pub struct JobWrite {
+    /// The new state; its version is the one after the version that must be stored now.
+    pub job: Arc<Job>,
+    /// When the sweeper has to look at it.
+    pub next_deadline: Option<Timestamp>,
+}
+
+/// All that one decision changes, and the version of everything it relied on.
+#[derive(Clone, Debug, Default)]
+pub struct Changeset {
+    pub(super) relied_on: Vec<(AggregateId, Version)>,
+    pub(super) silent: Vec<(WorkerId, Timestamp)>,
+    pub(super) jobs: Vec<JobWrite>,
+    pub(super) workers: Vec<Arc<Worker>>,
+    pub(super) names: Vec<NameRecord>,
+    pub(super) deregistrations: Vec<Arc<Deregistration>>,
+    pub(super) vitals: Vec<VitalsChange>,
+    pub(super) job_events: Vec<JobEvent>,
+    pub(super) worker_events: Vec<WorkerEvent>,
+    pub(super) callbacks: Vec<NewCallback>,
+    pub(super) released_callbacks: Vec<JobId>,
+    pub(super) ledger: Vec<(JobId, LedgerEntry)>,
+    pub(super) idempotency_keys: Vec<((ClientName, Box<str>), IdempotencyRecord)>,
+}
+
+impl Changeset {
+    /// The version that each aggregate must have now, written or only relied on; absent ones have version 0. A store
+    /// that finds another refuses the whole changeset.
+    #[must_use]
+    pub fn relied_on(&self) -> &[(AggregateId, Version)] {
+        &self.relied_on
+    }
+
+    /// Workers whose last sign of life must not be later than this: a store that finds a later one refuses the whole
+    /// changeset.
+    #[must_use]
+    pub fn silent(&self) -> &[(WorkerId, Timestamp)] {
+        &self.silent
+    }
+
+    /// Jobs to write. The worker that a job [occupies](Job::occupies) may be occupied by no other: a store that finds
+    /// another refuses the whole changeset.
+    #[must_use]
+    pub fn jobs(&self) -> &[JobWrite] {
+        &self.jobs
+    }
+
+    /// Workers to write.
+    #[must_use]
+    pub fn workers(&self) -> &[Arc<Worker>] {
+        &self.workers
+    }
+
+    /// Names to write.
+    #[must_use]
+    pub fn names(&self) -> &[NameRecord] {
+        &self.names
+    }
+
+    /// Deregistrations to write.
+    #[must_use]
+    pub fn deregistrations(&self) -> &[Arc<Deregistration>] {
+        &self.deregistrations
+    }
+
+    /// What calls of workers left behind; folded in with [`Vitals::apply`](super::worker::Vitals::apply), never refused.
+    #[must_use]
+    pub fn vitals(&self) -> &[VitalsChange] {
+        &self.vitals
+    }
+
+    /// Events of jobs to append, numbered.
+    #[must_use]
+    pub fn job_events(&self) -> &[JobEvent] {
+        &self.job_events
+    }
+
+    /// Events of workers to append, numbered.
+    #[must_use]
+    pub fn worker_events(&self) -> &[WorkerEvent] {
+        &self.worker_events
+    }
+
+    /// Callbacks to enqueue with [`CallbackQueue::enqueue`](super::callback::CallbackQueue::enqueue), in this order.
+    #[must_use]
+    pub fn callbacks(&self) -> &[NewCallback] {
+        &self.callbacks
+    }
+
+    /// Jobs whose held terminal callback may go now
+    /// ([`CallbackQueue::release_held`](super::callback::CallbackQueue::release_held)).
+    #[must_use]
+    pub fn released_callbacks(&self) -> &[JobId] {
+        &self.released_callbacks
+    }
+
+    /// LLM calls to insert or replace, by job and call id.
+    #[must_use]
+    pub fn ledger(&self) -> &[(JobId, LedgerEntry)] {
+        &self.ledger
+    }
+
+    /// Keys against double submission to insert: a store that has one of them refuses the whole changeset.
+    #[must_use]
+    pub fn idempotency_keys(&self) -> &[((ClientName, Box<str>), IdempotencyRecord)] {
+        &self.idempotency_keys
+    }
+
+    /// Whether there is nothing to store.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+            && self.workers.is_empty()
+            && self.names.is_empty()
+            && self.deregistrations.is_empty()
+            && self.vitals.is_empty()
+            && self.worker_events.is_empty()
+    }
+}

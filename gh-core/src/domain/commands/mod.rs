@@ -1,0 +1,86 @@
+//! Every change there is: pure functions from what is known to what shall be.
+//!
+//! A command says which aggregates it needs ([`Command::keys`]) and decides on a [`Snapshot`] of them. What it decides
+//! is a [`Changeset`]: states, events and callbacks together. [`decide`] runs one; [`grant_jobs`], [`sweep`] and
+//! [`dead_letter`] are for the three places in which the store picks the rows.
+
+mod cancel;
+mod deregister;
+mod drain;
+mod grant;
+mod heartbeat;
+mod hold;
+mod job_lifecycle;
+mod outcome;
+mod register;
+mod report;
+mod retry;
+mod submit;
+mod sweep;
+mod usage;
+mod worker_lifecycle;
+
+pub use cancel::Cancel;
+pub use deregister::{Deregister, DeregistrationAnswer, Selector};
+pub use drain::{Drain, Undrain};
+pub use grant::{Claim, ClaimAnswer, ConnectionNews, Granted, grant_jobs};
+pub use heartbeat::{DrainWish, Heartbeat, HeartbeatAnswer, JobClaim, LeaseWord};
+pub use hold::{HoldAnswer, LiftHold};
+pub use outcome::{FailureReport, JobLeft, Report, ReportOutcome, UsageClosing};
+pub use register::{Goodbye, GoodbyeAnswer, Register, Registered};
+pub use report::{EventOutcome, EventReport, ReportEvents, SideEffectsStarted};
+pub use retry::Retry;
+pub use submit::{Submit, Submitted};
+pub use sweep::{dead_letter, sweep};
+pub use usage::{CallResult, ReportUsage, UsageAnswer};
+
+use super::changeset::Changeset;
+pub use super::draft::Draft;
+use super::ids::{Generation, WorkerId};
+use super::rejection::Rejection;
+use super::rules::Rules;
+use super::snapshot::{Keys, Snapshot};
+
+/// A wish to change something.
+pub trait Command: Send + Sync {
+    /// What the caller gets when it was granted.
+    type Answer: Send;
+
+    /// What the decision needs to see.
+    fn keys(&self) -> Keys;
+
+    /// Decides. Reads and writes go through the draft, which notes what was relied on.
+    ///
+    /// # Errors
+    ///
+    /// The rule that refuses it.
+    fn decide(&self, draft: &mut Draft<'_>) -> Result<Self::Answer, Rejection>;
+}
+
+/// What was decided: an answer, and what to store before it is given.
+#[derive(Debug)]
+pub struct Decision<A> {
+    /// What the caller gets.
+    pub answer: Result<A, Rejection>,
+    /// What to store first; a refusal may leave something too, such as the count of a retired worker's calls.
+    pub changes: Changeset,
+}
+
+/// Decides one command on what is known.
+#[must_use]
+pub fn decide<C: Command + ?Sized>(snapshot: &Snapshot, command: &C, rules: &Rules) -> Decision<C::Answer> {
+    let mut draft = Draft::new(snapshot, rules);
+    let answer = command.decide(&mut draft);
+    let (changes, keep_on_rejection) = draft.finish();
+    let changes = if answer.is_ok() || keep_on_rejection { changes } else { Changeset::default() };
+    Decision { answer, changes }
+}
+
+/// A worker's process, known by its token.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Credential {
+    /// The worker.
+    pub worker_id: WorkerId,
+    /// The generation that the token was made for.
+    pub generation: Generation,
+}

@@ -1,0 +1,87 @@
+//! Storing what was decided.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::domain::changeset::Changeset;
+use crate::domain::ids::WorkerId;
+use crate::domain::rules::Rules;
+use crate::domain::snapshot::{Keys, Snapshot};
+
+/// Why a store could not do what was asked: nothing was changed, unless said otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store is away, too slow or overloaded; it is worth trying again. A commit may or may not have happened.
+    #[error("the store is not available")]
+    Unavailable(#[source] Option<Box<dyn std::error::Error + Send + Sync>>),
+    /// What is stored makes no sense.
+    #[error("what is stored makes no sense: {0}")]
+    Corrupt(String),
+    /// Anything else: a defect.
+    #[error("the store failed")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A changeset was refused: something that it relied on has moved. Nothing of it is stored; load and decide again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("something that the change relied on has moved")]
+pub struct Conflict;
+
+/// Which workers wait for a job on this server.
+#[derive(Clone, Debug)]
+pub struct ClaimRequest {
+    /// The workers that wait.
+    pub workers: Vec<WorkerId>,
+}
+
+/// How much to sweep at once.
+#[derive(Clone, Copy, Debug)]
+pub struct SweepRequest {
+    /// At most so many jobs and so many workers.
+    pub limit: usize,
+    /// Workers silent for so long are due.
+    pub offline_after: Duration,
+}
+
+/// What a sweep did.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// What was stored.
+    pub committed: Vec<Changeset>,
+    /// Whether more was due than the limit.
+    pub more: bool,
+}
+
+/// Stores changesets, whole or not at all. Its time is the one clock of every decision.
+///
+/// - **Atomic**: of a [`Changeset`] everything is stored or nothing; readers never see a part.
+/// - **Versions**: a changeset is refused with [`Conflict`] unless everything in [`Changeset::relied_on`] has that
+///   version at the moment of the commit, every worker in [`Changeset::silent`] was silent, no worker would be occupied
+///   by two jobs, and no idempotency key is there already.
+/// - **Durable**: what was answered `Ok` is there after any crash (as far as the store is durable at all).
+#[async_trait]
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// Reads what a decision asks for, all of one moment, with the store's time.
+    async fn load(&self, keys: &Keys) -> Result<Snapshot, StoreError>;
+
+    /// Stores changesets in order, each by itself: one that is refused does not touch the others.
+    /// The rules say how callbacks are [enqueued](crate::domain::callback::CallbackQueue::enqueue).
+    async fn commit(&self, changes: Vec<Changeset>, rules: &Rules) -> Result<Vec<Result<(), Conflict>>, StoreError>;
+
+    /// Picks waiting jobs for these workers, has the core decide
+    /// ([`grant_jobs`](crate::domain::commands::grant_jobs)), and stores what it decided. Every worker gets one job at
+    /// most. The snapshot must hold, for every worker that can take a job, the first jobs in
+    /// [queue order](crate::domain::job::Job::queue_order) that it [may take](crate::domain::assign::may_take): at
+    /// least as many as there are workers.
+    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Vec<Changeset>, StoreError>;
+
+    /// Picks jobs and workers for which a deadline is over, has the core decide
+    /// ([`sweep`](crate::domain::commands::sweep)), and stores what it decided. Jobs are due by
+    /// [`JobWrite::next_deadline`](crate::domain::changeset::JobWrite), workers by
+    /// [`WorkerView::next_deadline`](crate::domain::worker::WorkerView::next_deadline).
+    async fn sweep(&self, request: SweepRequest, rules: &Rules) -> Result<Swept, StoreError>;
+
+    /// A secret that all servers on this store share, made once: worker tokens are derived from it.
+    async fn token_key(&self) -> Result<[u8; 32], StoreError>;
+}
