@@ -1,0 +1,169 @@
+//! Workers that wait for a job on this server, and jobs for them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::{ControlPlane, Departure, UseCaseError};
+use crate::domain::changeset::Changeset;
+use crate::domain::commands::{Claim, ClaimAnswer, Credential, Granted};
+use crate::domain::ids::{ConnectionId, WorkerId};
+use crate::domain::worker::ConnectionKind;
+use crate::ports::store::{ClaimRequest, StoreError};
+
+/// A job that a worker was given.
+pub type Claimed = Granted;
+
+/// Workers whose claims wait on this server; a newer claim of a worker ends its older one.
+#[derive(Debug, Default)]
+pub(super) struct WaitingRoom {
+    waiting: Mutex<HashMap<WorkerId, Waiter>>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    connection: ConnectionId,
+    hand_over: oneshot::Sender<Granted>,
+}
+
+impl WaitingRoom {
+    fn lock(&self) -> MutexGuard<'_, HashMap<WorkerId, Waiter>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, worker_id: &WorkerId, connection: ConnectionId) -> oneshot::Receiver<Granted> {
+        let (hand_over, granted) = oneshot::channel();
+        self.lock().insert(worker_id.clone(), Waiter { connection, hand_over });
+        granted
+    }
+
+    fn leave(&self, worker_id: &WorkerId, connection: ConnectionId) {
+        let mut waiting = self.lock();
+        if waiting.get(worker_id).is_some_and(|waiter| waiter.connection == connection) {
+            waiting.remove(worker_id);
+        }
+    }
+
+    fn workers(&self) -> Vec<WorkerId> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// Hands a grant to the claim that waits for it. One that has left finds it at the worker's next claim.
+    fn hand_over(&self, worker_id: &WorkerId, granted: Granted) {
+        if let Some(waiter) = self.lock().remove(worker_id) {
+            // A claim that left in this very moment is answered again at the worker's next one.
+            let _left = waiter.hand_over.send(granted);
+        }
+    }
+}
+
+/// Leaves the waiting room when the claim ends, however it ends.
+struct Seat<'c> {
+    control_plane: &'c ControlPlane,
+    who: &'c Credential,
+    connection: ConnectionId,
+    answered: bool,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.control_plane.claims.leave(&self.who.worker_id, self.connection);
+        if !self.answered {
+            // The caller went away: nobody may place a job on the strength of this claim.
+            self.control_plane.depart(self.who, self.connection, ConnectionKind::Claim);
+        }
+    }
+}
+
+impl ControlPlane {
+    /// A worker asks for a job and waits up to `wait` for one.
+    ///
+    /// `None` when there was none in that time, a newer claim of the worker took its place, or the server closes.
+    ///
+    /// # Errors
+    ///
+    /// The rules refuse it (draining, a started lease held, retired), or the store is away.
+    pub async fn claim(&self, who: &Credential, wait: Duration) -> Result<Option<Claimed>, UseCaseError> {
+        let connection = ConnectionId::new(self.rules.ids.uuid());
+        let wakes = self.ports.wakeups.subscribe(&who.worker_id);
+        let deadline = tokio::time::sleep(wait);
+        tokio::pin!(deadline);
+        let mut seat = Seat { control_plane: self, who, connection, answered: false };
+        let mut granted = None;
+        let outcome = loop {
+            let command = Claim { who: who.clone(), connection, wait, waited: granted.is_some() };
+            let (answer, woken) = wakes.after(self.execute(&command)).await;
+            match answer {
+                Ok(ClaimAnswer::Granted(granted)) => break Ok(Some(granted)),
+                Ok(ClaimAnswer::Waiting) => {}
+                Err(error) => break Err(error),
+            }
+            let granted = granted.get_or_insert_with(|| self.claims.enter(&who.worker_id, connection));
+            self.dispatch_once().await?;
+            tokio::select! {
+                biased;
+                handed_over = &mut *granted => break Ok(handed_over.ok()),
+                () = &mut deadline => break Ok(None),
+                () = self.closed() => break Ok(None),
+                () = woken => {}
+            }
+        };
+        seat.answered = true;
+        outcome
+    }
+
+    /// Grants waiting jobs to the workers whose claims wait on this server; says how many.
+    ///
+    /// # Errors
+    ///
+    /// The store is away.
+    pub async fn dispatch_once(&self) -> Result<usize, UseCaseError> {
+        let _one_at_a_time = self.dispatching.lock().await;
+        let workers = self.claims.workers();
+        if workers.is_empty() {
+            return Ok(0);
+        }
+        let committed = self.ports.store.claim(ClaimRequest { workers }, &self.rules).await?;
+        for changes in &committed {
+            self.hand_over(changes);
+            self.announce(changes);
+        }
+        Ok(committed.len())
+    }
+
+    fn hand_over(&self, changes: &Changeset) {
+        for write in changes.jobs() {
+            if let Some(lease) = write.job.live_lease() {
+                let lease_expires_at = lease.granted_at + self.rules.policy.offline_after;
+                let granted = Granted { job: write.job.clone(), lease_expires_at };
+                self.claims.hand_over(&lease.worker_id, granted);
+            }
+        }
+    }
+
+    /// Notes that a connection's other end went away; the sweep loop writes it down.
+    pub(super) fn depart(&self, who: &Credential, connection: ConnectionId, kind: ConnectionKind) {
+        // The receiver lives as long as this control plane.
+        let _noted = self.departures.send(Departure { who: who.clone(), connection, kind });
+    }
+
+    /// Writes down which connections ended without a word.
+    pub(super) async fn note_departures(&self) -> Result<(), StoreError> {
+        use crate::domain::commands::ConnectionNews;
+        let mut departed = self.departed.lock().await;
+        while let Ok(Departure { who, connection, kind }) = departed.try_recv() {
+            let broken = kind == ConnectionKind::Stream;
+            let news = ConnectionNews { who, connection, kind, open_for: None, broken };
+            match self.execute(&news).await {
+                Ok(()) | Err(UseCaseError::Rejected(_)) => {}
+                Err(UseCaseError::Unavailable(error)) => {
+                    return Err(error.unwrap_or(StoreError::Unavailable(None)));
+                }
+                Err(UseCaseError::Internal(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! The port [`Store`].
+
+use async_trait::async_trait;
+
+use super::MemoryStore;
+use super::claim::candidates;
+use super::load::Loading;
+use crate::domain::changeset::Changeset;
+use crate::domain::commands;
+use crate::domain::rules::Rules;
+use crate::domain::snapshot::{Keys, Snapshot};
+use crate::ports::store::{ClaimRequest, Conflict, Store, StoreError, SweepRequest, Swept};
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn load(&self, keys: &Keys) -> Result<Snapshot, StoreError> {
+        let (state, now) = self.lock()?;
+        Ok(Loading::new(&state, now).keys(keys).finish())
+    }
+
+    async fn commit(&self, changes: Vec<Changeset>, rules: &Rules) -> Result<Vec<Result<(), Conflict>>, StoreError> {
+        let (mut state, now) = self.lock()?;
+        Ok(changes.iter().map(|changes| state.commit(changes, now, rules)).collect())
+    }
+
+    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Vec<Changeset>, StoreError> {
+        let (mut state, now) = self.lock()?;
+        state.change(|state| state.jobs.take_turns(now));
+        let Some(snapshot) = candidates(&state, &request.workers, now, &rules.policy) else {
+            return Ok(Vec::new());
+        };
+        let mut granted = commands::grant_jobs(&snapshot, rules);
+        granted.retain(|changes| state.commit(changes, now, rules).is_ok());
+        Ok(granted)
+    }
+
+    async fn sweep(&self, request: SweepRequest, rules: &Rules) -> Result<Swept, StoreError> {
+        let (mut state, now) = self.lock()?;
+        // One more than the limit is looked for, to know whether there is more.
+        let look = request.limit.saturating_add(1);
+        let mut jobs: Vec<_> = state.jobs.due(now).take(look).collect();
+        let mut workers = state.change(|state| state.workers.due(now, request.offline_after, look));
+        let beyond_limit = jobs.len().max(workers.len()) > request.limit;
+        jobs.truncate(request.limit);
+        workers.truncate(request.limit);
+        if jobs.is_empty() && workers.is_empty() {
+            return Ok(Swept::default());
+        }
+        let mut loading = Loading::new(&state, now);
+        for id in jobs {
+            loading.job_with_workers(id);
+        }
+        for id in &workers {
+            loading.worker(id);
+        }
+        let snapshot = loading.finish();
+        let mut committed = commands::sweep(&snapshot, rules);
+        let decided = committed.len();
+        committed.retain(|changes| state.commit(changes, now, rules).is_ok());
+        // Where a job and its worker were due at once, what was decided of one may have refused the other: it is
+        // still due.
+        let refused = committed.len() < decided && !committed.is_empty();
+        Ok(Swept { more: beyond_limit || refused, committed })
+    }
+
+    async fn token_key(&self) -> Result<[u8; 32], StoreError> {
+        Ok(self.token_key)
+    }
+}
