@@ -1,1 +1,4 @@
-//! Placeholder.
+//! HTTP for the GhostHands control plane: the API, the callback sender and the worker runtime.
+
+pub mod callbacks;
+pub mod tls;
