@@ -1,0 +1,139 @@
+//! The API: every route of the control plane, for clients and for workers.
+//!
+//! Handlers translate and decide nothing: each reads a request, calls one use case of the
+//! [`ControlPlane`], and writes the answer. A route is declared together with its
+//! description, so that [`openapi`] holds every route that [`router`] serves.
+
+mod auth;
+mod body;
+mod codes;
+mod context;
+mod document;
+mod fields;
+mod metrics;
+mod paths;
+mod problem;
+mod query;
+mod routes;
+mod scan;
+mod tokens;
+mod views;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use gh_core::application::ControlPlane;
+use gh_core::ports::clock::Clock;
+use gh_core::ports::ids::IdSource;
+use tokio::sync::OnceCell;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use auth::NamedKey;
+pub use codes::{ErrorCode, error_codes};
+pub use document::openapi;
+pub use metrics::{MeasuredStore, Metrics};
+
+use crate::callbacks::Guard;
+use auth::KeyRing;
+use problem::Problem;
+use tokens::TokenSeal;
+
+/// What requests may hold at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a body.
+    pub body_bytes: usize,
+    /// Items of a batch of jobs, and of a worker's report.
+    pub batch_items: usize,
+}
+
+impl Default for Limits {
+    /// 1 MiB and 500 items.
+    fn default() -> Self {
+        Self { body_bytes: 1024 * 1024, batch_items: 500 }
+    }
+}
+
+/// What the API needs beside the control plane.
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// Keys of clients.
+    pub service_keys: Vec<NamedKey>,
+    /// Keys with which workers register.
+    pub worker_keys: Vec<NamedKey>,
+    /// What requests may hold.
+    pub limits: Limits,
+    /// Whether `/metrics` and `/openapi.json` need no key: only where nobody else can reach them, on loopback.
+    pub public_metrics: bool,
+    /// Which callback URLs are accepted.
+    pub callback_guard: Guard,
+    /// Makes request ids.
+    pub ids: Arc<dyn IdSource>,
+    /// Measures how long requests take.
+    pub clock: Arc<dyn Clock>,
+    /// Where measures are kept; shared with a [`MeasuredStore`] if there is one.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What every handler sees.
+#[derive(Debug)]
+pub(crate) struct ApiState {
+    control_plane: Arc<ControlPlane>,
+    service_keys: KeyRing,
+    worker_keys: KeyRing,
+    seal: OnceCell<TokenSeal>,
+    limits: Limits,
+    callback_guard: Guard,
+    ids: Arc<dyn IdSource>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+}
+
+impl ApiState {
+    /// What seals and opens worker tokens; its secret is asked from the store once.
+    async fn token_seal(&self) -> Result<&TokenSeal, Problem> {
+        let seal = async || {
+            let key = self.control_plane.store().token_key().await?;
+            Ok(TokenSeal::new(key))
+        };
+        self.seal.get_or_try_init(seal).await
+    }
+}
+
+/// The whole API, ready to be served.
+pub fn router(control_plane: Arc<ControlPlane>, config: ApiConfig) -> Router {
+    let state = Arc::new(ApiState {
+        control_plane,
+        service_keys: KeyRing::new(&config.service_keys),
+        worker_keys: KeyRing::new(&config.worker_keys),
+        seal: OnceCell::new(),
+        limits: config.limits,
+        callback_guard: config.callback_guard,
+        ids: config.ids,
+        clock: config.clock,
+        metrics: config.metrics,
+    });
+    let groups = routes::Groups::new();
+    let clients = from_fn_with_state(Arc::clone(&state), auth::clients);
+    let operators =
+        if config.public_metrics { groups.operators } else { groups.operators.route_layer(clients.clone()) };
+    let groups = routes::Groups {
+        clients: groups.clients.route_layer(clients),
+        registration: groups.registration.route_layer(from_fn_with_state(Arc::clone(&state), auth::registrars)),
+        workers: groups.workers.route_layer(from_fn_with_state(Arc::clone(&state), auth::workers)),
+        operators,
+        open: groups.open,
+    };
+    let (routes, _) = groups.merged().split_for_parts();
+    routes
+        .fallback(routes::unknown_path)
+        .method_not_allowed_fallback(routes::unknown_method)
+        .layer(CatchPanicLayer::custom(context::panicked))
+        .layer(from_fn_with_state(Arc::clone(&state), context::surround))
+        .with_state(state)
+}
+
+/// A group of routes and their descriptions.
+type Routes = OpenApiRouter<Arc<ApiState>>;

@@ -1,0 +1,79 @@
+//! Whether it lives, whether it can serve, what it measures, what it offers.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::super::body::json_answer;
+use super::super::problem::Problem;
+use super::super::{ApiState, document};
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
+    /// `ok`
+    status: &'static str,
+    version: &'static str,
+}
+
+/// Whether the process lives.
+#[utoipa::path(get, path = "/health", tag = "operations", responses((status = OK, body = Health)))]
+pub(super) async fn health() -> Response {
+    let health = Health { status: "ok", version: env!("CARGO_PKG_VERSION") };
+    json_answer(StatusCode::OK, &health)
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Readiness {
+    /// `ready` or `unavailable`
+    status: &'static str,
+    checks: Checks,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Checks {
+    /// `ok` or `unavailable`
+    store: &'static str,
+}
+
+/// Whether it can serve: the store is reachable.
+#[utoipa::path(
+    get,
+    path = "/ready",
+    tag = "operations",
+    responses((status = OK, body = Readiness), (status = SERVICE_UNAVAILABLE, body = Readiness))
+)]
+pub(super) async fn ready(State(state): State<Arc<ApiState>>) -> Response {
+    let (code, status, store) = match state.control_plane.reader().now().await {
+        Ok(_) => (StatusCode::OK, "ready", "ok"),
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "not ready");
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "unavailable")
+        }
+    };
+    let checks = Checks { store };
+    json_answer(code, &Readiness { status, checks })
+}
+
+/// Figures for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operations",
+    responses((status = OK, body = String, content_type = "text/plain"))
+)]
+pub(super) async fn metrics(State(state): State<Arc<ApiState>>) -> Result<Response, Problem> {
+    let figures = state.control_plane.figures().await?;
+    let text = state.metrics.render(&figures);
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    Ok((content_type, text).into_response())
+}
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = OK, body = Object)))]
+pub(super) async fn openapi() -> Response {
+    json_answer(StatusCode::OK, &document::openapi())
+}

@@ -1,0 +1,182 @@
+//! Faults of our own: they are told apart, leak nothing, and the server lives on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use axum::http::Method;
+use gh_adapters_http::api::MeasuredStore;
+use gh_core::domain::callback::Delivery;
+use gh_core::domain::event::{JobEvent, WorkerEvent};
+use gh_core::domain::ids::{DeregistrationId, JobId, WorkerId};
+use gh_core::domain::job::Job;
+use gh_core::domain::time::Timestamp;
+use gh_core::domain::worker::{Deregistration, WorkerView};
+use gh_core::ports::reader::{Figures, JobEventQuery, JobQuery, Reader, WorkerQuery};
+use gh_core::ports::store::StoreError;
+use serde_json::json;
+
+use crate::support::{Api, SERVICE_KEY, config, ports};
+
+/// A reader that is away or panics when it is told to, at the calls that these tests make.
+#[derive(Debug)]
+struct FaultyReader {
+    inner: Arc<dyn Reader>,
+    away: AtomicBool,
+    panics: AtomicBool,
+}
+
+impl FaultyReader {
+    fn check(&self) -> Result<(), StoreError> {
+        assert!(!self.panics.load(Ordering::SeqCst), "secret detail");
+        if self.away.load(Ordering::SeqCst) {
+            Err(StoreError::Unavailable(Some("db-7.internal refused".into())))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[async_trait]
+impl Reader for FaultyReader {
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.check()?;
+        self.inner.now().await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Arc<Job>>, StoreError> {
+        self.check()?;
+        self.inner.job(id).await
+    }
+
+    async fn jobs(&self, query: &JobQuery) -> Result<Vec<Arc<Job>>, StoreError> {
+        self.check()?;
+        self.inner.jobs(query).await
+    }
+
+    async fn job_events(&self, query: &JobEventQuery) -> Result<Vec<JobEvent>, StoreError> {
+        self.inner.job_events(query).await
+    }
+
+    async fn deliveries(
+        &self,
+        job_id: JobId,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Arc<Delivery>>, StoreError> {
+        self.inner.deliveries(job_id, before, limit).await
+    }
+
+    async fn workers(&self, query: &WorkerQuery) -> Result<(Timestamp, Vec<WorkerView>), StoreError> {
+        self.check()?;
+        self.inner.workers(query).await
+    }
+
+    async fn worker(&self, id: &WorkerId) -> Result<(Timestamp, Option<WorkerView>), StoreError> {
+        self.inner.worker(id).await
+    }
+
+    async fn worker_events(
+        &self,
+        id: &WorkerId,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<WorkerEvent>, StoreError> {
+        self.inner.worker_events(id, before, limit).await
+    }
+
+    async fn deregistration(&self, id: DeregistrationId) -> Result<Option<Arc<Deregistration>>, StoreError> {
+        self.inner.deregistration(id).await
+    }
+
+    async fn figures(&self) -> Result<Figures, StoreError> {
+        self.check()?;
+        self.inner.figures().await
+    }
+}
+
+fn faulty_api() -> (Api, Arc<FaultyReader>) {
+    let mut reader = None;
+    let api = Api::with(
+        |ports| {
+            let faulty = Arc::new(FaultyReader {
+                inner: Arc::clone(&ports.reader),
+                away: AtomicBool::new(false),
+                panics: AtomicBool::new(false),
+            });
+            ports.reader = faulty.clone();
+            reader = Some(faulty);
+        },
+        |_| {},
+    );
+    (api, reader.unwrap())
+}
+
+#[tokio::test]
+async fn a_panic_is_answered_and_the_server_lives_on() {
+    let (api, reader) = faulty_api();
+    reader.panics.store(true, Ordering::SeqCst);
+    let answer = api.get("/jobs").await;
+    answer.problem(500, "INTERNAL_ERROR");
+    assert!(!answer.text.contains("secret"), "{}", answer.text);
+    reader.panics.store(false, Ordering::SeqCst);
+    api.get("/jobs").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_unavailable_and_not_ready() {
+    let (api, reader) = faulty_api();
+    let ready = api.call(Method::GET, "/ready", "", "").await;
+    assert_eq!(ready.expect(200), json!({"status": "ready", "checks": {"store": "ok"}}));
+    reader.away.store(true, Ordering::SeqCst);
+    let answer = api.get("/jobs").await;
+    answer.problem(503, "UNAVAILABLE");
+    assert_eq!(answer.header("retry-after"), "1");
+    assert!(!answer.text.contains("db-7"), "{}", answer.text);
+    let ready = api.call(Method::GET, "/ready", "", "").await;
+    assert_eq!(ready.expect(503), json!({"status": "unavailable", "checks": {"store": "unavailable"}}));
+    let health = api.call(Method::GET, "/health", "", "").await.expect(200);
+    assert_eq!(health["status"], "ok");
+    assert!(health["version"].is_string());
+}
+
+#[tokio::test]
+async fn metrics_tell_of_requests_jobs_workers_and_the_store() {
+    let mut metrics = None;
+    let api = Api::with(
+        |_| {},
+        |config| {
+            config.public_metrics = true;
+            metrics = Some(config.metrics.clone());
+        },
+    );
+    // A second API in the same process measures by itself.
+    let other = Api::new();
+    let store = ports(&api.clock).store;
+    let measured = MeasuredStore::new(store, metrics.unwrap(), config(&api.clock).clock);
+    gh_core::ports::store::Store::token_key(&measured).await.unwrap();
+    api.submit(json!({"unheard_of": 1, "also": 2})).await;
+    api.clock.advance(std::time::Duration::from_secs(90));
+    api.register("worker-a").await;
+    api.get("/jobs/7f3c2f0e-52d1-4f10-9a55-0f6c1f0b8a11").await;
+    let answer = api.call(Method::GET, "/metrics", SERVICE_KEY, "").await;
+    assert_eq!(answer.status, 200);
+    for line in [
+        r#"gh_http_requests_total{method="POST",route="/api/v1/jobs",status="201"} 1"#,
+        r#"gh_http_requests_total{method="GET",route="/api/v1/jobs/{job_id}",status="404"} 1"#,
+        r#"gh_http_request_duration_seconds_count{method="POST",route="/api/v1/jobs"} 1"#,
+        r#"gh_http_unknown_fields_total{route="/api/v1/jobs"} 2"#,
+        r#"gh_store_call_duration_seconds_count{operation="token_key",outcome="ok"} 1"#,
+        r#"gh_jobs{status="pending"} 1"#,
+        r#"gh_jobs_waiting{reason="none_waiting"} 1"#,
+        r#"gh_jobs_waiting_oldest_seconds{reason="none_waiting"} 90"#,
+        r#"gh_workers{status="idle"} 1"#,
+        r#"gh_workers{status="busy"} 0"#,
+        "gh_callbacks_open 0",
+        "gh_callbacks_due 0",
+    ] {
+        assert!(answer.text.lines().any(|known| known == line), "{line}\n{}", answer.text);
+    }
+    let second = other.call(Method::GET, "/metrics", SERVICE_KEY, "").await;
+    assert!(!second.text.contains("/api/v1/jobs"), "{}", second.text);
+}
