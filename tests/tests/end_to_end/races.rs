@@ -1,6 +1,7 @@
 //! Many at once.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
 use gh_tests::{Receiver, Server, Worker, eventually, submission};
@@ -49,6 +50,7 @@ async fn sixty_four_workers_start_each_of_ten_thousand_jobs_exactly_once() {
     const JOBS: usize = 10_000;
     let server = Server::start(0).await;
     let client = server.client();
+    let all_submitted = AtomicBool::new(false);
     let submit = async {
         for batch in 0..JOBS / 500 {
             let jobs: Vec<Value> = (0..500)
@@ -58,15 +60,20 @@ async fn sixty_four_workers_start_each_of_ten_thousand_jobs_exactly_once() {
             let results = answer["results"].as_array().unwrap().clone();
             assert!(results.iter().all(|result| result["status"] == 201), "{answer}");
         }
+        all_submitted.store(true, Ordering::Release);
     };
     let work = async |index: usize| {
         let worker = Worker::register(&client, &format!("worker-{index}"), None).await;
         let mut started = Vec::new();
-        // Two seconds without a job: there are none left, since they are submitted faster than they are done.
         loop {
-            let answer = worker.claim(2).await;
+            // Asked before the claim: an empty answer then means that there are none left.
+            let none_to_come = all_submitted.load(Ordering::Acquire);
+            let answer = worker.claim(1).await;
             if answer.status == 204 {
-                return started;
+                if none_to_come {
+                    return started;
+                }
+                continue;
             }
             let granted = answer.expect(200);
             assert_eq!(granted["attempt"], 1);
