@@ -439,6 +439,18 @@ impl Job {
         self.side_effects_started_at.is_some()
     }
 
+    /// Whether the present attempt counts against `max_attempts`: one that never started does not.
+    #[must_use]
+    pub fn attempt_counts(&self) -> bool {
+        self.lease().is_some_and(|lease| lease.started)
+    }
+
+    /// Whether another attempt is left when the present one is over.
+    #[must_use]
+    pub fn has_attempt_left(&self) -> bool {
+        self.attempts_spent + u32::from(self.attempt_counts()) < self.spec.max_attempts
+    }
+
     /// When the present attempt is over time: past the point of no return only after the outcome grace.
     #[must_use]
     pub fn attempt_deadline(&self, policy: &Policy) -> Option<Timestamp> {

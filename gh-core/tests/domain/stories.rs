@@ -581,3 +581,18 @@ fn events_are_numbered_without_gaps_and_tell_worker_time_and_step() {
     let expected = serde_json::json!({"worker_id": "worker-a", "elapsed_ms": 3420, "step_index": 3, "total_steps": 8});
     assert_eq!(metadata, expected);
 }
+
+#[test]
+fn an_attempt_that_never_started_costs_none_when_its_time_is_over() {
+    let mut world = World::new();
+    let who = world.worker("worker-a", None);
+    let mut request = submission();
+    request.max_attempts = Some(1);
+    let job_id = world.submit(request).id;
+    assert_eq!(world.dispatch().len(), 1);
+    world.pass(300);
+    world.listens(&who.worker_id);
+    world.sweep();
+    let job = world.job(job_id);
+    assert_eq!((job.status(), job.attempt, job.attempts_spent), (JobStatus::Pending, Attempt(2), 0));
+}

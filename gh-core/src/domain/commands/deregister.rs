@@ -257,7 +257,6 @@ impl Deregister {
         stricter.drain_deadline = deadline;
         stricter.cancel_active_jobs |= cancels;
         draft.save_deregistration(stricter);
-        let again = Self { cancel_active_jobs: self.cancel_active_jobs, ..self.clone() };
         for worker_id in &draining {
             if let Some(view) = draft.worker(worker_id) {
                 let mut worker = view.worker.as_ref().clone();
@@ -266,10 +265,10 @@ impl Deregister {
                 }
                 draft.save_worker(worker);
             }
-            note(draft, id, |deregistration| deregistration.draining_jobs.clear());
         }
+        note(draft, id, |deregistration| deregistration.draining_jobs.clear());
         for worker_id in &draining {
-            again.deal_with_job(draft, worker_id, id, deadline);
+            self.deal_with_job(draft, worker_id, id, deadline);
         }
         draft.deregistration(id).map_or_else(|| unreachable!("written above"), |known| known.as_ref().clone())
     }

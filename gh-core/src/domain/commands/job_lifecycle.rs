@@ -295,7 +295,6 @@ pub(super) fn lose(draft: &mut Draft<'_>, mut job: Job, worker: &WorkerView, los
         draft.save_job(job);
         return JobFate::Requeued;
     }
-    let started = job.lease().is_some_and(|lease| lease.started);
     let fate = if job.side_effects_started() {
         if loss == Loss::Goodbye {
             let message = format!("{worker_id} shut down after the point of no return");
@@ -305,7 +304,7 @@ pub(super) fn lose(draft: &mut Draft<'_>, mut job: Job, worker: &WorkerView, los
             enter_grace(draft, &mut job);
             JobFate::InGrace
         }
-    } else if started && job.attempts_spent + 1 >= job.spec.max_attempts {
+    } else if !job.has_attempt_left() {
         let message = format!("{worker_id} {}, and no attempt is left", loss.sentence());
         let fence = fence_of(draft, worker, loss.let_go());
         fail(draft, &mut job, ErrorCode::WORKER_LOST, &message, fence);
@@ -314,7 +313,7 @@ pub(super) fn lose(draft: &mut Draft<'_>, mut job: Job, worker: &WorkerView, los
         let why = PutBack {
             reason: loss.reason(),
             message: format!("Put back: {worker_id} {}", loss.sentence()),
-            counted: started,
+            counted: job.attempt_counts(),
             fence: fence_of(draft, worker, loss.let_go()),
             backoff: None,
             interaction_status: "superseded",

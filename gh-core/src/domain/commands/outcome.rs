@@ -153,8 +153,7 @@ impl ReportOutcome {
     }
 
     fn fail(&self, draft: &mut Draft<'_>, job: &mut Job, failure: &FailureReport, actor: Actor) -> bool {
-        let attempts_left = job.attempts_spent + 1 < job.spec.max_attempts;
-        if failure.retryable && attempts_left && !job.side_effects_started() {
+        if failure.retryable && job.has_attempt_left() && !job.side_effects_started() {
             job.failures += 1;
             job.releases = 0;
             let backoff = draft.policy().backoff(job.failures);
@@ -183,7 +182,7 @@ impl ReportOutcome {
         }
         job.releases += 1;
         let counted = job.releases > draft.policy().max_releases;
-        if counted && job.attempts_spent + 1 >= job.spec.max_attempts {
+        if counted && !job.has_attempt_left() {
             let message = format!("given back {} times in a row: {}", job.releases, left.reason);
             job_lifecycle::end(draft, job, lost(message), actor, None);
             return false;

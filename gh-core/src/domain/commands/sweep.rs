@@ -108,13 +108,12 @@ fn target_wait_over(draft: &mut Draft<'_>, job: &mut Job, wait: Wait) {
 fn time_out(draft: &mut Draft<'_>, job: &mut Job) {
     let seconds = job.spec.timeout.as_secs();
     let fence = job_lifecycle::take_from_worker(draft, job, "timeout");
-    let attempts_left = job.attempts_spent + 1 < job.spec.max_attempts;
-    if attempts_left && !job.side_effects_started() {
+    if job.has_attempt_left() && !job.side_effects_started() {
         job.failures += 1;
         let why = PutBack {
             reason: "timeout",
             message: format!("Will be tried again: it took longer than {seconds} s"),
-            counted: true,
+            counted: job.attempt_counts(),
             fence,
             backoff: Some(draft.policy().backoff(job.failures)),
             interaction_status: "superseded",
