@@ -36,6 +36,21 @@ pub struct JobWrite {
     pub next_deadline: Option<Timestamp>,
 }
 
+/// What is stored now, as far as a changeset can be refused for it.
+pub trait Stored {
+    /// The version of an aggregate; [`Version::ABSENT`] where there is none.
+    fn version(&self, id: &AggregateId) -> Version;
+
+    /// The last sign of life of a worker.
+    fn last_seen(&self, id: &WorkerId) -> Option<Timestamp>;
+
+    /// The job that [occupies](Job::occupies) a worker.
+    fn occupant(&self, id: &WorkerId) -> Option<JobId>;
+
+    /// Whether this key against double submission was used.
+    fn has_idempotency_key(&self, key: &(ClientName, Box<str>)) -> bool;
+}
+
 /// All that one decision changes, and the version of everything it relied on.
 #[derive(Clone, Debug, Default)]
 pub struct Changeset {
@@ -55,6 +70,29 @@ pub struct Changeset {
 }
 
 impl Changeset {
+    /// Whether it may be stored now, with all that the accessors below say of refusals. For stores that have what is
+    /// stored at hand; a database checks the same in its own way.
+    #[must_use]
+    pub fn fits(&self, stored: &impl Stored) -> bool {
+        self.relied_on.iter().all(|(id, version)| stored.version(id) == *version)
+            && self.silent.iter().all(|(id, last_seen)| stored.last_seen(id).is_none_or(|seen| seen <= *last_seen))
+            && !self.idempotency_keys.iter().any(|(key, _)| stored.has_idempotency_key(key))
+            && !self.occupies_twice(stored)
+    }
+
+    /// Whether two jobs would occupy one worker.
+    fn occupies_twice(&self, stored: &impl Stored) -> bool {
+        self.jobs.iter().enumerate().any(|(index, write)| {
+            let Some(worker) = write.job.occupies() else {
+                return false;
+            };
+            let by_another_write = self.jobs[..index].iter().any(|other| other.job.occupies() == Some(worker));
+            let by_a_stored_job =
+                stored.occupant(worker).is_some_and(|occupant| !self.jobs.iter().any(|other| other.job.id == occupant));
+            by_another_write || by_a_stored_job
+        })
+    }
+
     /// The version that each aggregate must have now, written or only relied on; absent ones have version 0. A store
     /// that finds another refuses the whole changeset.
     #[must_use]

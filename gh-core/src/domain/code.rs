@@ -2,12 +2,19 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-use super::ids::WorkerId;
+use super::ids::{NameError, WorkerId};
+
+/// The text of [`Actor::System`].
+pub(super) const SYSTEM: &str = "system";
+
+/// How the text of an [`Actor::Client`] begins.
+pub(super) const CLIENT_PREFIX: &str = "client:";
 
 /// Why a job failed: `^[A-Za-z0-9_]{1,64}$`. The control plane's own codes are the constants; workers add theirs.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize)]
@@ -56,7 +63,7 @@ impl fmt::Debug for ErrorCode {
 }
 
 impl<'de> Deserialize<'de> for ErrorCode {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
         Self::parse(&text).ok_or_else(|| serde::de::Error::custom("expected an error code"))
     }
@@ -81,8 +88,9 @@ impl ClientName {
     }
 }
 
-/// Who made a change.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Who made a change. Its text is `system`, `client:NAME` or a `worker_id`, which is never one of the former two
+/// ([`Name`](super::ids::Name)).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Actor {
     /// The control plane itself.
     System,
@@ -95,10 +103,37 @@ pub enum Actor {
 impl fmt::Display for Actor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::System => formatter.write_str("system"),
-            Self::Client(name) => write!(formatter, "client:{}", name.as_str()),
+            Self::System => formatter.write_str(SYSTEM),
+            Self::Client(name) => write!(formatter, "{CLIENT_PREFIX}{}", name.as_str()),
             Self::Worker(id) => fmt::Display::fmt(id, formatter),
         }
+    }
+}
+
+impl FromStr for Actor {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text == SYSTEM {
+            return Ok(Self::System);
+        }
+        match text.strip_prefix(CLIENT_PREFIX) {
+            Some(name) => Ok(Self::Client(ClientName::new(name))),
+            None => WorkerId::parse(text).map(Self::Worker),
+        }
+    }
+}
+
+impl Serialize for Actor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Actor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -1,9 +1,11 @@
 //! The record of what happened to a job and to a worker.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::code::Actor;
@@ -158,7 +160,7 @@ impl fmt::Debug for EventType {
 }
 
 impl<'de> Deserialize<'de> for EventType {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
         Self::parse(&text).ok_or_else(|| serde::de::Error::custom("expected an event type"))
     }
@@ -168,7 +170,7 @@ impl<'de> Deserialize<'de> for EventType {
 pub type Extra = Option<Box<RawValue>>;
 
 /// What every event of a job says, and what else its type says.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct JobEventMetadata {
     /// The worker that has the job, or had it last; none before a worker held it.
     pub worker_id: Option<WorkerId>,
@@ -192,7 +194,7 @@ impl Serialize for JobEventMetadata {
         map.serialize_entry("step_index", &self.step_index)?;
         map.serialize_entry("total_steps", &self.total_steps)?;
         if let Some(extra) = &self.extra {
-            let entries: std::collections::BTreeMap<Cow<'_, str>, &RawValue> =
+            let entries: BTreeMap<Cow<'_, str>, &RawValue> =
                 serde_json::from_str(extra.get()).map_err(serde::ser::Error::custom)?;
             for (key, value) in &entries {
                 if !Self::COMMON_KEYS.contains(&key.as_ref()) {
@@ -204,13 +206,37 @@ impl Serialize for JobEventMetadata {
     }
 }
 
+impl<'de> Deserialize<'de> for JobEventMetadata {
+    /// Reads what was written: what is beside the four keys is [`extra`](Self::extra).
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut entries = BTreeMap::<String, Box<RawValue>>::deserialize(deserializer)?;
+        fn take<T: DeserializeOwned, E: serde::de::Error>(
+            entries: &mut BTreeMap<String, Box<RawValue>>,
+            key: &str,
+        ) -> Result<Option<T>, E> {
+            let value = entries.remove(key).map(|value| serde_json::from_str::<Option<T>>(value.get()));
+            Ok(value.transpose().map_err(E::custom)?.flatten())
+        }
+        Ok(Self {
+            worker_id: take(&mut entries, "worker_id")?,
+            elapsed_ms: take(&mut entries, "elapsed_ms")?,
+            step_index: take(&mut entries, "step_index")?,
+            total_steps: take(&mut entries, "total_steps")?,
+            extra: match entries.is_empty() {
+                true => None,
+                false => Some(serde_json::value::to_raw_value(&entries).map_err(serde::de::Error::custom)?),
+            },
+        })
+    }
+}
+
 impl JobEventMetadata {
     /// The keys that every event of a job has.
     pub const COMMON_KEYS: [&'static str; 4] = ["worker_id", "elapsed_ms", "step_index", "total_steps"];
 }
 
 /// One event of a job. Its fields are the columns that clients read.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JobEvent {
     /// Its id.
     pub id: EventId,
@@ -229,7 +255,6 @@ pub struct JobEvent {
     /// Facts; at most [`MAX_METADATA_BYTES`].
     pub metadata: JobEventMetadata,
     /// Who did it.
-    #[serde(serialize_with = "as_text")]
     pub actor: Actor,
     /// The run.
     pub run: u32,
@@ -242,7 +267,7 @@ pub struct JobEvent {
 }
 
 /// One event of a worker, or of the fleet.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkerEvent {
     /// Its id.
     pub id: EventId,
@@ -260,14 +285,9 @@ pub struct WorkerEvent {
     #[serde(serialize_with = "extra_or_empty")]
     pub metadata: Extra,
     /// Who did it.
-    #[serde(serialize_with = "as_text")]
     pub actor: Actor,
     /// When it happened and was stored.
     pub created_at: Timestamp,
-}
-
-fn as_text<S: Serializer>(actor: &Actor, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(actor)
 }
 
 fn extra_or_empty<S: Serializer>(extra: &Extra, serializer: S) -> Result<S::Ok, S::Error> {
@@ -301,5 +321,20 @@ mod tests {
             serde_json::to_string(&metadata).unwrap(),
             r#"{"worker_id":null,"elapsed_ms":3420,"step_index":null,"total_steps":null,"cost_usd":0.00000000000000001}"#
         );
+    }
+
+    #[test]
+    fn events_are_read_back_as_they_were_written() {
+        let written = r#"{"id":"00000000-0000-0000-0000-000000000001","job_id":"00000000-0000-0000-0000-000000000002",
+            "seq":3,"event_type":"tokens_used","from_status":null,"to_status":"running","message":"m",
+            "metadata":{"worker_id":"worker-a","elapsed_ms":null,"step_index":4,"total_steps":null,
+            "cost_usd":0.00000000000000001},"actor":"client:valet","run":1,"attempt":2,
+            "occurred_at":"2026-02-18T09:00:00Z","created_at":"2026-02-18T09:00:00.000001Z"}"#;
+        let event: JobEvent = serde_json::from_str(written).unwrap();
+        assert_eq!(event.actor, Actor::Client(crate::domain::code::ClientName::new("valet")));
+        assert_eq!(event.metadata.step_index, Some(4));
+        assert_eq!(event.metadata.extra.as_ref().unwrap().get(), r#"{"cost_usd":0.00000000000000001}"#);
+        let text: String = written.split('\n').map(str::trim).collect();
+        assert_eq!(serde_json::to_string(&event).unwrap().replace(".000000Z", "Z"), text.replace(".000000Z", "Z"));
     }
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::code::{CLIENT_PREFIX, SYSTEM};
+
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -85,7 +87,8 @@ uuid_id! {
 
 /// A name that somebody outside chose: 1–100 printable characters without `/`, opaque, never parsed.
 ///
-/// Worker ids and target names share this form, because a target that no worker carries names the worker whose id
+/// Words that mean something else where names stand are none: `register` and `deregister` in paths, `system` and
+/// `client:…` as the [`Actor`](super::code::Actor) of an event, which no worker may feign. Worker ids and target names share this form, because a target that no worker carries names the worker whose id
 /// equals it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
@@ -100,8 +103,8 @@ pub enum NameError {
     /// Holds a control character or a slash.
     #[error("must hold printable characters only, and no '/'")]
     Characters,
-    /// A word that is part of a path of the API.
-    #[error("'register' and 'deregister' cannot be names")]
+    /// A word that means something else.
+    #[error("'register', 'deregister', 'system' and what begins with 'client:' cannot be names")]
     Reserved,
 }
 
@@ -122,7 +125,7 @@ impl Name {
         if text.contains('/') || text.chars().any(char::is_control) {
             return Err(NameError::Characters);
         }
-        if matches!(text, "register" | "deregister") {
+        if matches!(text, "register" | "deregister" | SYSTEM) || text.starts_with(CLIENT_PREFIX) {
             return Err(NameError::Reserved);
         }
         Ok(Self(text.into()))
@@ -232,6 +235,8 @@ mod tests {
         assert_eq!(Name::parse(&"x".repeat(101)), Err(NameError::Length));
         assert_eq!(Name::parse("a/b"), Err(NameError::Characters));
         assert_eq!(Name::parse("a\u{0}b"), Err(NameError::Characters));
-        assert_eq!(Name::parse("register"), Err(NameError::Reserved));
+        for word in ["register", "deregister", "system", "client:valet"] {
+            assert_eq!(Name::parse(word), Err(NameError::Reserved), "{word}");
+        }
     }
 }

@@ -6,12 +6,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::affinity::Routing;
 use super::code::{ClientName, ErrorCode, Fingerprint};
 use super::cost::{CostBlock, CostSummary};
 use super::ids::{Attempt, Generation, InteractionId, JobId, TargetName, Version, WorkerId};
 use super::policy::Policy;
 use super::submission::JobSpec;
 use super::time::Timestamp;
+use super::worker::Occupation;
 
 /// Opaque JSON that is handed on as it came.
 pub type Json = Arc<RawValue>;
@@ -127,6 +129,19 @@ impl Wait {
     pub fn fenced_to(&self, now: Timestamp) -> Option<&WorkerId> {
         self.fence.as_ref().filter(|fence| fence.until > now).map(|fence| &fence.worker_id)
     }
+}
+
+/// What keeps a waiting job beside the lack of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WaitObstacle {
+    /// Nothing.
+    None,
+    /// It was put back after a failure and waits a while.
+    Backoff,
+    /// The worker that lost it may still act on it.
+    Fencing,
+    /// It is reserved for a worker.
+    Reserved,
 }
 
 /// A place kept for a job on one worker.
@@ -304,7 +319,7 @@ pub struct Progress {
 }
 
 /// A job.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     /// Its id.
     pub id: JobId,
@@ -391,6 +406,39 @@ impl Job {
         match &self.state {
             JobState::Queued(_, reservation) => Some(&reservation.worker_id),
             _ => self.live_lease().map(|lease| &lease.worker_id),
+        }
+    }
+
+    /// How it occupies a worker, if it does.
+    #[must_use]
+    pub fn occupation(&self) -> Option<(&WorkerId, Occupation)> {
+        let reserved = matches!(self.state, JobState::Queued(..));
+        self.occupies().map(|worker_id| (worker_id, Occupation { job_id: self.id, reserved }))
+    }
+
+    /// What keeps it beside the lack of a worker, while it waits.
+    #[must_use]
+    pub fn obstacle(&self, now: Timestamp) -> Option<WaitObstacle> {
+        let wait = self.wait()?;
+        Some(match &self.state {
+            JobState::Queued(..) => WaitObstacle::Reserved,
+            _ if !wait.is_due(now) => WaitObstacle::Backoff,
+            _ if wait.fenced_to(now).is_some() => WaitObstacle::Fencing,
+            _ => WaitObstacle::None,
+        })
+    }
+
+    /// The target that it waits for, or whose worker is reserved for it; none where anyone may take it.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<&TargetName> {
+        match (&self.wait()?.scope, &self.spec.routing) {
+            (Scope::Target { name, .. }, _) => Some(name),
+            (Scope::Anyone, Routing::Strict { target, .. } | Routing::Preferred { target, .. })
+                if matches!(self.state, JobState::Queued(..)) =>
+            {
+                Some(target)
+            }
+            (Scope::Anyone, _) => None,
         }
     }
 

@@ -2,12 +2,24 @@
 
 use serde::Serialize;
 
-use super::ids::WorkerId;
-use super::job::{Job, JobState, Outcome, Scope, Wait};
+use super::ids::{Name, WorkerId};
+use super::job::{Job, JobState, Outcome, Scope, Wait, WaitObstacle};
 use super::policy::Policy;
 use super::time::Timestamp;
 use super::worker::{Ineligible, WorkerView};
-use crate::ports::reader::{WaitObstacle, WaitingGroup};
+
+/// Jobs that wait, grouped by what they wait for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingGroup {
+    /// The target they wait for; none for those that anyone may take.
+    pub target: Option<Name>,
+    /// What keeps them beside the lack of a worker.
+    pub obstacle: WaitObstacle,
+    /// How many.
+    pub jobs: u64,
+    /// Since when the one waits that waits longest.
+    pub oldest: Timestamp,
+}
 
 /// Why a job waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

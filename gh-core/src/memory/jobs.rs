@@ -35,10 +35,6 @@ pub(super) struct JobTable {
     waiting: Waiting,
 }
 
-fn position(job: &Job) -> JobPosition {
-    JobPosition { created_at: job.created_at, id: job.id }
-}
-
 impl JobTable {
     pub(super) fn get(&self, id: JobId) -> Option<&Arc<Job>> {
         self.rows.get(&id).map(|row| &row.job)
@@ -60,13 +56,13 @@ impl JobTable {
                     self.deadlines.remove(&(deadline, job.id));
                 }
                 if row.job.status() != job.status() {
-                    self.lists[row.job.status() as usize].remove(&position(&row.job));
+                    self.lists[row.job.status() as usize].remove(&JobPosition::of(&row.job));
                 }
                 self.waiting.insert(job, now)
             }
             None => self.waiting.insert(job, now),
         };
-        self.lists[job.status() as usize].insert(position(job));
+        self.lists[job.status() as usize].insert(JobPosition::of(job));
         if let Some(deadline) = write.next_deadline {
             self.deadlines.insert((deadline, job.id));
         }

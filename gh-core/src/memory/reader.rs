@@ -35,7 +35,7 @@ impl Reader for MemoryStore {
             .jobs
             .newest_first(query.status, upper_bound(query))
             .take_while(|job| query.created_after.is_none_or(|after| job.created_at >= after))
-            .filter(|job| matches(query, job))
+            .filter(|job| query.accepts(job))
             .take(query.limit)
             .cloned();
         Ok(jobs.collect())
@@ -47,7 +47,7 @@ impl Reader for MemoryStore {
             .jobs
             .events(query.job_id, query.after_seq)
             .iter()
-            .filter(|event| query.event_types.is_empty() || query.event_types.contains(&event.event_type))
+            .filter(|event| query.accepts(event))
             .take(query.limit)
             .cloned();
         Ok(events.collect())
@@ -118,17 +118,4 @@ fn upper_bound(query: &JobQuery) -> JobPosition {
     let unbounded = JobPosition { created_at: Timestamp::from_micros(i64::MAX), id: JobId::new(Uuid::max()) };
     let by_time = query.created_before.map(|created_at| JobPosition { created_at, id: JobId::new(Uuid::nil()) });
     [query.after, by_time].into_iter().flatten().fold(unbounded, Ord::min)
-}
-
-fn matches(query: &JobQuery, job: &Job) -> bool {
-    let spec = &job.spec;
-    let error_code = || {
-        let error = job.ending()?.outcome.error()?;
-        Some(error.0.as_str())
-    };
-    query.worker_id.as_ref().is_none_or(|wanted| job.worker_id() == Some(wanted))
-        && query.target_worker_id.as_ref().is_none_or(|wanted| spec.routing.target() == Some(wanted))
-        && query.valet_task_id.as_ref().is_none_or(|wanted| **wanted == *spec.valet_task_id)
-        && query.valet_user_id.is_none_or(|wanted| wanted == spec.valet_user_id)
-        && query.error_code.as_ref().is_none_or(|wanted| error_code() == Some(wanted))
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::callbacks::CallbackTable;
 use super::jobs::JobTable;
 use super::workers::WorkerTable;
-use crate::domain::changeset::{AggregateId, Changeset};
+use crate::domain::changeset::{AggregateId, Changeset, Stored};
 use crate::domain::code::ClientName;
-use crate::domain::ids::{DeregistrationId, Name, Version, WorkerId};
-use crate::domain::job::{IdempotencyRecord, Job, JobState};
+use crate::domain::ids::{DeregistrationId, JobId, Name, Version, WorkerId};
+use crate::domain::job::{IdempotencyRecord, Job};
 use crate::domain::rules::Rules;
 use crate::domain::time::Timestamp;
-use crate::domain::worker::{Deregistration, NameRecord, Occupation};
+use crate::domain::worker::{Deregistration, NameRecord};
 use crate::ports::store::Conflict;
 
 /// All tables.
@@ -43,13 +43,6 @@ impl Default for State {
     }
 }
 
-/// How a job occupies a worker, if it does.
-fn occupation(job: &Job) -> Option<(&WorkerId, Occupation)> {
-    let reserved = matches!(job.state, JobState::Queued(..));
-    let job_id = job.id;
-    job.occupies().map(|id| (id, Occupation { job_id, reserved }))
-}
-
 impl State {
     /// The store's time, now that the clock says `reading`.
     pub(super) fn advance(&mut self, reading: Timestamp) -> Timestamp {
@@ -64,7 +57,9 @@ impl State {
 
     /// Stores a changeset, whole or not at all.
     pub(super) fn commit(&mut self, changes: &Changeset, now: Timestamp, rules: &Rules) -> Result<(), Conflict> {
-        self.check(changes)?;
+        if !changes.fits(self) {
+            return Err(Conflict);
+        }
         self.change(|state| state.write(changes, now, rules));
         Ok(())
     }
@@ -77,58 +72,6 @@ impl State {
         result
     }
 
-    fn version(&self, id: &AggregateId) -> Version {
-        match id {
-            AggregateId::Worker(id) => self.workers.version(id),
-            AggregateId::Job(id) => self.jobs.version(*id),
-            AggregateId::Name(name) => self.names.get(name).map_or(Version::ABSENT, |record| record.version),
-            AggregateId::Deregistration(id) => {
-                self.deregistrations.get(id).map_or(Version::ABSENT, |known| known.version)
-            }
-        }
-    }
-
-    fn check(&self, changes: &Changeset) -> Result<(), Conflict> {
-        let moved = changes.relied_on().iter().any(|(id, version)| self.version(id) != *version);
-        let heard = changes
-            .silent()
-            .iter()
-            .any(|(id, last_seen)| self.workers.last_seen(id).is_some_and(|seen| seen > *last_seen));
-        let repeated = changes.idempotency_keys().iter().any(|(key, _)| self.idempotency_keys.contains_key(key));
-        if moved || heard || repeated || !self.writes_follow(changes) || self.occupies_twice(changes) {
-            return Err(Conflict);
-        }
-        Ok(())
-    }
-
-    /// Whether every written aggregate has the version after the stored one.
-    fn writes_follow(&self, changes: &Changeset) -> bool {
-        let follows = |id: &AggregateId, version: Version| self.version(id).next() == version;
-        changes.jobs().iter().all(|write| self.jobs.version(write.job.id).next() == write.job.version)
-            && changes.workers().iter().all(|worker| self.workers.version(&worker.id).next() == worker.version)
-            && changes.names().iter().all(|record| follows(&AggregateId::Name(record.name.clone()), record.version))
-            && changes
-                .deregistrations()
-                .iter()
-                .all(|known| follows(&AggregateId::Deregistration(known.id), known.version))
-    }
-
-    /// Whether two jobs would occupy one worker.
-    fn occupies_twice(&self, changes: &Changeset) -> bool {
-        let writes = changes.jobs();
-        writes.iter().enumerate().any(|(index, write)| {
-            let Some(worker) = write.job.occupies() else {
-                return false;
-            };
-            let by_another_write = writes[..index].iter().any(|other| other.job.occupies() == Some(worker));
-            let by_a_stored_job = self
-                .workers
-                .occupant(worker)
-                .is_some_and(|occupation| !writes.iter().any(|other| other.job.id == occupation.job_id));
-            by_another_write || by_a_stored_job
-        })
-    }
-
     fn write(&mut self, changes: &Changeset, now: Timestamp, rules: &Rules) {
         for worker in changes.workers() {
             self.workers.write(worker, now);
@@ -138,12 +81,12 @@ impl State {
         }
         for write in changes.jobs() {
             let before = self.jobs.write(write, now);
-            if let Some((worker, occupation)) = before.as_deref().and_then(occupation) {
+            if let Some((worker, occupation)) = before.as_deref().and_then(Job::occupation) {
                 self.workers.vacate(worker, occupation);
             }
         }
         for write in changes.jobs() {
-            if let Some((worker, occupation)) = occupation(&write.job) {
+            if let Some((worker, occupation)) = write.job.occupation() {
                 self.workers.occupy(worker, occupation);
             }
         }
@@ -174,5 +117,30 @@ impl State {
         for write in changes.jobs() {
             self.jobs.compact(write.job.id);
         }
+    }
+}
+
+impl Stored for State {
+    fn version(&self, id: &AggregateId) -> Version {
+        match id {
+            AggregateId::Worker(id) => self.workers.version(id),
+            AggregateId::Job(id) => self.jobs.version(*id),
+            AggregateId::Name(name) => self.names.get(name).map_or(Version::ABSENT, |record| record.version),
+            AggregateId::Deregistration(id) => {
+                self.deregistrations.get(id).map_or(Version::ABSENT, |known| known.version)
+            }
+        }
+    }
+
+    fn last_seen(&self, id: &WorkerId) -> Option<Timestamp> {
+        self.workers.last_seen(id)
+    }
+
+    fn occupant(&self, id: &WorkerId) -> Option<JobId> {
+        self.workers.occupant(id).map(|occupation| occupation.job_id)
+    }
+
+    fn has_idempotency_key(&self, key: &(ClientName, Box<str>)) -> bool {
+        self.idempotency_keys.contains_key(key)
     }
 }

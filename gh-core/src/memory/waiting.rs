@@ -7,11 +7,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
-use crate::domain::affinity::Routing;
 use crate::domain::ids::{JobId, TargetName, WorkerId};
-use crate::domain::job::{Job, JobState, QueueOrder, Scope, Wait};
+use crate::domain::job::{Job, QueueOrder, Scope, Wait, WaitObstacle};
+use crate::domain::placement::WaitingGroup;
 use crate::domain::time::Timestamp;
-use crate::ports::reader::{WaitObstacle, WaitingGroup};
 
 /// Jobs of one lane, the first to be taken first.
 pub(super) type Lane = BTreeSet<QueueOrder>;
@@ -25,15 +24,11 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    fn of(job: &Job, wait: &Wait, now: Timestamp) -> Self {
-        let (obstacle, turn) = if matches!(job.state, JobState::Queued(..)) {
-            (WaitObstacle::Reserved, None)
-        } else if !wait.is_due(now) {
-            (WaitObstacle::Backoff, wait.not_before)
-        } else if wait.fenced_to(now).is_some() {
-            (WaitObstacle::Fencing, wait.fence.as_ref().map(|fence| fence.until))
-        } else {
-            (WaitObstacle::None, None)
+    fn of(wait: &Wait, obstacle: WaitObstacle) -> Self {
+        let turn = match obstacle {
+            WaitObstacle::Backoff => wait.not_before,
+            WaitObstacle::Fencing => wait.fence.as_ref().map(|fence| fence.until),
+            WaitObstacle::None | WaitObstacle::Reserved => None,
         };
         Self { obstacle, turn }
     }
@@ -69,25 +64,15 @@ fn lane_of(wait: &Wait, obstacle: WaitObstacle) -> Option<LaneKey<'_>> {
     }
 }
 
-/// What the job waits for, or the target whose worker is reserved for it.
-fn group_of(job: &Job, wait: &Wait, obstacle: WaitObstacle) -> Group {
-    let target = match (&wait.scope, &job.spec.routing) {
-        (Scope::Target { name, .. }, _) => Some(name),
-        (Scope::Anyone, Routing::Strict { target, .. } | Routing::Preferred { target, .. })
-            if obstacle == WaitObstacle::Reserved =>
-        {
-            Some(target)
-        }
-        (Scope::Anyone, _) => None,
-    };
-    (target.cloned(), obstacle)
+fn group_of(job: &Job, standing: Standing) -> Group {
+    (job.waits_for().cloned(), standing.obstacle)
 }
 
 impl Waiting {
     /// Adds a job, if it waits.
     pub(super) fn insert(&mut self, job: &Job, now: Timestamp) -> Option<Standing> {
         let wait = job.wait()?;
-        let standing = Standing::of(job, wait, now);
+        let standing = Standing::of(wait, job.obstacle(now)?);
         match lane_of(wait, standing.obstacle) {
             Some(LaneKey::Anyone) => {
                 self.anyone.insert(job.queue_order());
@@ -99,8 +84,7 @@ impl Waiting {
         if let Some(turn) = standing.turn {
             self.turns.insert((turn, job.id));
         }
-        let group = group_of(job, wait, standing.obstacle);
-        insert_under(&mut self.groups, group, (wait.since, job.id));
+        insert_under(&mut self.groups, group_of(job, standing), (wait.since, job.id));
         Some(standing)
     }
 
@@ -118,8 +102,7 @@ impl Waiting {
         if let Some(turn) = standing.turn {
             self.turns.remove(&(turn, job.id));
         }
-        let group = group_of(job, wait, standing.obstacle);
-        remove_under(&mut self.groups, &group, &(wait.since, job.id));
+        remove_under(&mut self.groups, &group_of(job, standing), &(wait.since, job.id));
     }
 
     /// A job whose backoff or fence is over and that has to be removed and added again.

@@ -10,8 +10,9 @@ use crate::domain::callback::Delivery;
 use crate::domain::event::{EventType, JobEvent, WorkerEvent};
 use crate::domain::ids::{JobId, Name, WorkerId};
 use crate::domain::job::{Job, JobStatus};
+use crate::domain::placement::WaitingGroup;
 use crate::domain::time::Timestamp;
-use crate::domain::worker::{Deregistration, WorkerView};
+use crate::domain::worker::{Deregistration, Worker, WorkerView};
 
 /// Which jobs, newest first.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +48,35 @@ pub struct JobPosition {
     pub id: JobId,
 }
 
+impl JobPosition {
+    /// The place of a job.
+    #[must_use]
+    pub const fn of(job: &Job) -> Self {
+        Self { created_at: job.created_at, id: job.id }
+    }
+}
+
+impl JobQuery {
+    /// Whether the job is one that was asked for: every condition but the limit.
+    #[must_use]
+    pub fn accepts(&self, job: &Job) -> bool {
+        let spec = &job.spec;
+        let error_code = || {
+            let error = job.ending()?.outcome.error()?;
+            Some(error.0.as_str())
+        };
+        self.status.is_none_or(|wanted| job.status() == wanted)
+            && self.worker_id.as_ref().is_none_or(|wanted| job.worker_id() == Some(wanted))
+            && self.target_worker_id.as_ref().is_none_or(|wanted| spec.routing.target() == Some(wanted))
+            && self.valet_task_id.as_ref().is_none_or(|wanted| **wanted == *spec.valet_task_id)
+            && self.valet_user_id.is_none_or(|wanted| wanted == spec.valet_user_id)
+            && self.error_code.as_ref().is_none_or(|wanted| error_code() == Some(wanted))
+            && self.created_after.is_none_or(|after| job.created_at >= after)
+            && self.created_before.is_none_or(|before| job.created_at < before)
+            && self.after.is_none_or(|after| JobPosition::of(job) < after)
+    }
+}
+
 /// Which events of a job, oldest first.
 #[derive(Clone, Debug)]
 pub struct JobEventQuery {
@@ -60,6 +90,16 @@ pub struct JobEventQuery {
     pub limit: usize,
 }
 
+impl JobEventQuery {
+    /// Whether the event is one that was asked for: every condition but the limit.
+    #[must_use]
+    pub fn accepts(&self, event: &JobEvent) -> bool {
+        event.job_id == self.job_id
+            && event.seq > self.after_seq
+            && (self.event_types.is_empty() || self.event_types.contains(&event.event_type))
+    }
+}
+
 /// Which workers, by name.
 #[derive(Clone, Debug, Default)]
 pub struct WorkerQuery {
@@ -69,30 +109,15 @@ pub struct WorkerQuery {
     pub ec2_instance_id: Option<Name>,
 }
 
-/// Jobs that wait, grouped by what they wait for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WaitingGroup {
-    /// The target they wait for; none for those that anyone may take.
-    pub target: Option<Name>,
-    /// What keeps them beside the lack of a worker.
-    pub obstacle: WaitObstacle,
-    /// How many.
-    pub jobs: u64,
-    /// Since when the one waits that waits longest.
-    pub oldest: Timestamp,
-}
-
-/// What keeps a waiting job beside the lack of a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum WaitObstacle {
-    /// Nothing.
-    None,
-    /// It was put back after a failure and waits a while.
-    Backoff,
-    /// The worker that lost it may still act on it.
-    Fencing,
-    /// It is reserved for a worker.
-    Reserved,
+impl WorkerQuery {
+    /// Whether the worker is one that was asked for.
+    #[must_use]
+    pub fn accepts(&self, worker: &Worker) -> bool {
+        let identity = &worker.identity;
+        let asked = |wanted: &Option<Name>, own: &Option<Name>| wanted.is_none() || wanted == own;
+        asked(&self.target_worker_id, &identity.target_worker_id)
+            && asked(&self.ec2_instance_id, &identity.ec2_instance_id)
+    }
 }
 
 /// Figures for metrics.

@@ -4,8 +4,10 @@ use gh_core::domain::commands::{EventReport, ReportEvents};
 use gh_core::domain::event::EventType;
 use gh_core::domain::ids::JobId;
 use gh_core::domain::job::JobStatus;
+use gh_core::domain::job::WaitObstacle;
+use gh_core::domain::placement::WaitingGroup;
 use gh_core::domain::submission::SubmissionRequest;
-use gh_core::ports::reader::{JobEventQuery, JobPosition, JobQuery, Reader, WaitObstacle, WaitingGroup, WorkerQuery};
+use gh_core::ports::reader::{JobEventQuery, JobPosition, JobQuery, Reader, WorkerQuery};
 use gh_core::testing::{name, registration, submission, submission_to};
 
 use crate::world::{SECOND, World, cancel, heartbeat};

@@ -141,7 +141,7 @@ pub struct ReportedCall {
 }
 
 /// One call of a language model, checked.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CallReport {
     call_id: Arc<str>,
     provider: Arc<str>,

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::call::{CallReport, RefusalCode};
 use super::price_book::{PriceBook, Rule};
 use super::pricing::price;
@@ -10,7 +12,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::usd::Usd;
 
 /// What is stored for one (`job_id`, `call_id`).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LedgerEntry {
     /// The greatest report of the call so far.
     pub report: CallReport,
@@ -27,7 +29,7 @@ pub struct LedgerEntry {
 }
 
 /// The price that a call got.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PricedAs {
     /// The price that was applied.
     pub price_id: Arc<str>,

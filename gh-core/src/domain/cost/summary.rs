@@ -10,7 +10,7 @@ use crate::domain::usd::Usd;
 /// The totals of one job, in step with its ledger.
 ///
 /// Every change goes through a method that counts it in the revision.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CostSummary {
     /// By model, ascending by name.
     lines: Vec<Line>,
@@ -21,7 +21,7 @@ pub struct CostSummary {
 }
 
 /// The calls of one model, whether priced or not.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Line {
     model: Arc<str>,
     input: u64,
