@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use gh_adapters_http::api::{self, ApiConfig, Limits, MeasuredStore, Metrics};
+use gh_adapters_http::api::{self, ApiConfig, KeyRing, Limits, MeasuredStore, Metrics};
 use gh_adapters_http::callbacks::{
     CallbackAllow, Guard, HttpCallbackSender, KeyScope, SendLimits, SenderError, ServiceKeys,
 };
@@ -63,8 +63,7 @@ pub(crate) fn in_memory(config: &Config) -> Result<Assembly, WiringError> {
     };
     let control_plane = Arc::new(ControlPlane::new(ports, rules(config)));
     let api = ApiConfig {
-        service_keys: named(&config.service_keys),
-        worker_keys: named(&config.worker_keys),
+        auth: Arc::new(KeyRing::new(&named(&config.service_keys), &named(&config.worker_keys))),
         limits: Limits { body_bytes: config.limits_body_bytes, batch_items: config.limits_batch_items },
         public_metrics: config.listen.ip().is_loopback(),
         callback_guard: guard,

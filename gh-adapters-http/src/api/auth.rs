@@ -1,63 +1,100 @@
-//! Who calls: keys of clients, keys with which workers register, and tokens of registered workers.
+//! Who calls: [`Authenticate`] tells clients and registering workers, tokens tell registered workers.
 //!
-//! Each group of routes stands behind one of the three layers here; they leave the caller in the request's extensions.
+//! Each group of routes stands behind one of the layers here; they leave the caller in the request's extensions.
 
+use std::fmt;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::header::AUTHORIZATION;
+use axum::http::HeaderValue;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 use gh_core::domain::code::{Actor, ClientName};
 use gh_core::domain::commands::Credential;
-use secrecy::{ExposeSecret, SecretString};
-use sha2::{Digest, Sha256};
-use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use super::ApiState;
 use super::codes;
+use super::keys::bearers;
 use super::problem::Problem;
 
-/// A key and the name of whoever has it. Two keys may carry one name while one takes the other's place.
-#[derive(Clone, Debug)]
-pub struct NamedKey {
-    /// The name that events show as the actor, `client:NAME`.
-    pub name: String,
-    /// The secret.
-    pub key: SecretString,
+/// Which routes a request asks to be let in to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Door {
+    /// Routes of clients: jobs, the registry, deregistration.
+    Clients,
+    /// The route at which a worker registers. What it answers with is the token for all other routes of workers.
+    Registration,
+    /// Routes of whoever runs the control plane: `/metrics`.
+    Operations,
+    /// What a person reads in a browser, which cannot be told to send headers: `/docs` and `/openapi.json`.
+    Documentation,
 }
 
-/// Keys, as digests: what is compared has one length, whatever a caller sends.
-#[derive(Debug)]
-pub(super) struct KeyRing {
-    keys: Vec<(ClientName, [u8; 32])>,
+/// Why a request is not let in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The request does not say who calls, or says it wrongly: `401 UNAUTHENTICATED`.
+    Unknown,
+    /// The caller is known and may not use these routes: `403 WRONG_KEY_KIND`.
+    WrongKind,
+    /// Whoever knows the callers cannot be asked now: `503 UNAVAILABLE`. The reason belongs into the log of whoever
+    /// refuses.
+    Unavailable,
 }
 
-impl KeyRing {
-    /// Takes the keys of the configuration.
-    pub(super) fn new(keys: &[NamedKey]) -> Self {
-        let digest = |named: &NamedKey| {
-            let digest = Sha256::digest(named.key.expose_secret().as_bytes()).into();
-            (ClientName::new(&named.name), digest)
-        };
-        Self { keys: keys.iter().map(digest).collect() }
+/// Tells who makes a request. [`KeyRing`](super::KeyRing) does it with the keys of a configuration; a service that
+/// has its own users brings its own.
+///
+/// Registered workers are not asked about here: they carry a token that the API made itself, which names the worker
+/// and its generation.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use axum::http::request::Parts;
+/// use gh_adapters_http::api::{Authenticate, Door, Refusal};
+/// use gh_core::domain::code::ClientName;
+///
+/// /// Left in the request's extensions by the service's own middleware.
+/// #[derive(Clone)]
+/// struct User {
+///     name: String,
+///     may_run_workers: bool,
+/// }
+///
+/// #[derive(Debug)]
+/// struct OwnUsers;
+///
+/// #[async_trait]
+/// impl Authenticate for OwnUsers {
+///     async fn authenticate(&self, request: &Parts, door: Door) -> Result<ClientName, Refusal> {
+///         let user = request.extensions.get::<User>().ok_or(Refusal::Unknown)?;
+///         if door == Door::Registration && !user.may_run_workers {
+///             return Err(Refusal::WrongKind);
+///         }
+///         Ok(ClientName::new(&user.name))
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait Authenticate: fmt::Debug + Send + Sync {
+    /// Who makes the request. The name is what events show as the actor, `client:NAME`, of what is done at
+    /// [`Door::Clients`]. The request is as the API sees it: nested under a path, its URI is without that path.
+    ///
+    /// # Errors
+    ///
+    /// The request is not let in at this door.
+    async fn authenticate(&self, request: &Parts, door: Door) -> Result<ClientName, Refusal>;
+
+    /// The `WWW-Authenticate` header of a `401` at this door: how to say who calls.
+    fn challenge(&self, door: Door) -> HeaderValue {
+        let _same_at_every_door = door;
+        HeaderValue::from_static("Bearer")
     }
-
-    /// Whose key it is. Looks at every key, so that the time tells nothing.
-    fn owner(&self, digest: &[u8; 32]) -> Option<&ClientName> {
-        let mut found = 0_u64;
-        for (place, (_, known)) in (1_u64..).zip(&self.keys) {
-            let same: Choice = known.as_slice().ct_eq(digest.as_slice());
-            found.conditional_assign(&place, same);
-        }
-        let place = usize::try_from(found.checked_sub(1)?).ok()?;
-        self.keys.get(place).map(|(name, _)| name)
-    }
 }
 
-/// A client, known by its key.
+/// A client.
 #[derive(Clone, Debug)]
 pub(super) struct Client(pub(super) ClientName);
 
@@ -72,99 +109,67 @@ impl Client {
 #[derive(Clone, Debug)]
 pub(super) struct Caller(pub(super) Credential);
 
-/// What a presented secret is.
-enum Identity {
-    Client(ClientName),
-    Registrar,
-    Worker(Credential),
-}
-
-/// Lets clients in.
-pub(super) async fn clients(
-    State(state): State<Arc<ApiState>>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    let client = admit(&state, request.headers(), |identity| match identity {
-        Identity::Client(name) => Some(Client(name)),
-        Identity::Registrar | Identity::Worker(_) => None,
-    })
-    .await?;
-    request.extensions_mut().insert(client);
-    Ok(next.run(request).await)
-}
-
-/// Lets workers in that want to register.
-pub(super) async fn registrars(
-    State(state): State<Arc<ApiState>>,
+/// Lets in whom [`Authenticate`] lets in.
+pub(super) async fn door(
+    State((state, door)): State<(Arc<ApiState>, Door)>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    admit(&state, request.headers(), |identity| matches!(identity, Identity::Registrar).then_some(())).await?;
-    Ok(next.run(request).await)
+    let (mut parts, body) = request.into_parts();
+    let name = let_in(&state, &parts, door).await?;
+    parts.extensions.insert(Client(name));
+    Ok(next.run(Request::from_parts(parts, body)).await)
+}
+
+async fn let_in(state: &ApiState, request: &Parts, door: Door) -> Result<ClientName, Problem> {
+    match state.auth.authenticate(request, door).await {
+        Ok(name) => Ok(name),
+        Err(Refusal::Unknown) if token(state, request).await?.is_none() => {
+            Err(unauthenticated(state.auth.challenge(door)))
+        }
+        Err(Refusal::Unknown | Refusal::WrongKind) => Err(wrong_kind()),
+        Err(Refusal::Unavailable) => Err(Problem::unavailable(None)),
+    }
 }
 
 /// Lets registered workers in.
 pub(super) async fn workers(
     State(state): State<Arc<ApiState>>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let caller = admit(&state, request.headers(), |identity| match identity {
-        Identity::Worker(credential) => Some(Caller(credential)),
-        Identity::Client(_) | Identity::Registrar => None,
-    })
-    .await?;
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
+    let (mut parts, body) = request.into_parts();
+    let Some(credential) = token(&state, &parts).await? else {
+        // Only to tell a client that took the wrong route from a stranger; it does not get in either way.
+        return Err(match state.auth.authenticate(&parts, Door::Clients).await {
+            Ok(_) | Err(Refusal::WrongKind) => wrong_kind(),
+            Err(Refusal::Unknown | Refusal::Unavailable) => unauthenticated(HeaderValue::from_static("Bearer")),
+        });
+    };
+    parts.extensions.insert(Caller(credential));
+    Ok(next.run(Request::from_parts(parts, body)).await)
 }
 
-/// The first secret of the request that `accept` takes; else why none was taken.
-async fn admit<T>(state: &ApiState, headers: &HeaderMap, accept: impl Fn(Identity) -> Option<T>) -> Result<T, Problem> {
-    let mut known = false;
-    for secret in presented(headers) {
-        if let Some(identity) = identify(state, secret).await? {
-            known = true;
-            if let Some(caller) = accept(identity) {
-                return Ok(caller);
-            }
-        }
-    }
-    Err(if known {
-        Problem::new(
-            &codes::WRONG_KEY_KIND,
-            "Clients use a service key, workers register with a worker key and then use the token they got.",
-        )
-    } else {
-        Problem::new(&codes::UNAUTHENTICATED, "The request carries no key, or one that is not known.")
-    })
-}
-
-/// The secrets that a request carries.
-fn presented(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let service_keys = headers.get_all("x-gh-service-key").iter();
-    let bearers = headers.get_all(AUTHORIZATION).iter();
-    let service_keys = service_keys.filter_map(|value| value.to_str().ok());
-    let bearers = bearers.filter_map(bearer);
-    // More than a few are not worth looking at.
-    service_keys.chain(bearers).take(4)
-}
-
-fn bearer(value: &HeaderValue) -> Option<&str> {
-    let (scheme, secret) = value.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(secret.trim())
-}
-
-async fn identify(state: &ApiState, secret: &str) -> Result<Option<Identity>, Problem> {
-    let digest: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
-    if let Some(name) = state.service_keys.owner(&digest) {
-        return Ok(Some(Identity::Client(name.clone())));
-    }
-    if state.worker_keys.owner(&digest).is_some() {
-        return Ok(Some(Identity::Registrar));
+/// The worker whose token the request carries.
+async fn token(state: &ApiState, request: &Parts) -> Result<Option<Credential>, Problem> {
+    let mut bearers = bearers(&request.headers).peekable();
+    if bearers.peek().is_none() {
+        return Ok(None);
     }
     let seal = state.token_seal().await?;
-    Ok(seal.open(secret).map(Identity::Worker))
+    Ok(bearers.find_map(|token| seal.open(token)))
+}
+
+fn unauthenticated(challenge: HeaderValue) -> Problem {
+    Problem::new(&codes::UNAUTHENTICATED, "The request carries no key, or one that is not known.")
+        .challenging(challenge)
+}
+
+fn wrong_kind() -> Problem {
+    Problem::new(
+        &codes::WRONG_KEY_KIND,
+        "Clients use a service key, workers register with a worker key and then use the token they got.",
+    )
 }
 
 macro_rules! from_extensions {

@@ -36,6 +36,9 @@ pub(super) fn frame() -> OpenApi {
         SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-GH-Service-Key"))),
     );
     components.add_security_scheme(Key::SERVICE_BEARER, bearer("A client's service key."));
+    let basic = HttpBuilder::new().scheme(HttpAuthScheme::Basic);
+    let basic = basic.description(Some("For browsers: a service key as the password, any user name."));
+    components.add_security_scheme(Key::SERVICE_BASIC, SecurityScheme::Http(basic.build()));
     components.add_security_scheme(Key::WORKER_KEY, bearer("The key with which workers register."));
     components.add_security_scheme(Key::WORKER_TOKEN, bearer("The token that a worker got when it registered."));
     let mut schemas = Vec::new();
@@ -51,6 +54,7 @@ pub(super) struct Key;
 impl Key {
     pub(super) const SERVICE_HEADER: &str = "service_key";
     pub(super) const SERVICE_BEARER: &str = "service_key_bearer";
+    pub(super) const SERVICE_BASIC: &str = "service_key_basic";
     pub(super) const WORKER_KEY: &str = "worker_key";
     pub(super) const WORKER_TOKEN: &str = "worker_token";
 }

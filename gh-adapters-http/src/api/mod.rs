@@ -10,6 +10,7 @@ mod codes;
 mod context;
 mod document;
 mod fields;
+mod keys;
 mod metrics;
 mod paths;
 mod problem;
@@ -30,13 +31,13 @@ use tokio::sync::OnceCell;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use auth::NamedKey;
+pub use auth::{Authenticate, Door, Refusal};
 pub use codes::{ErrorCode, error_codes};
 pub use document::openapi;
+pub use keys::{KeyRing, NamedKey};
 pub use metrics::{MeasuredStore, Metrics};
 
 use crate::callbacks::Guard;
-use auth::KeyRing;
 use problem::Problem;
 use tokens::TokenSeal;
 
@@ -59,13 +60,11 @@ impl Default for Limits {
 /// What the API needs beside the control plane.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
-    /// Keys of clients.
-    pub service_keys: Vec<NamedKey>,
-    /// Keys with which workers register.
-    pub worker_keys: Vec<NamedKey>,
+    /// Tells who calls: a [`KeyRing`], or what an embedding service has instead.
+    pub auth: Arc<dyn Authenticate>,
     /// What requests may hold.
     pub limits: Limits,
-    /// Whether `/metrics` and `/openapi.json` need no key: only where nobody else can reach them, on loopback.
+    /// Whether `/metrics`, `/docs` and `/openapi.json` need no key: only where nobody else can reach them, on loopback.
     pub public_metrics: bool,
     /// Which callback URLs are accepted.
     pub callback_guard: Guard,
@@ -81,8 +80,7 @@ pub struct ApiConfig {
 #[derive(Debug)]
 pub(crate) struct ApiState {
     control_plane: Arc<ControlPlane>,
-    service_keys: KeyRing,
-    worker_keys: KeyRing,
+    auth: Arc<dyn Authenticate>,
     seal: OnceCell<TokenSeal>,
     limits: Limits,
     callback_guard: Guard,
@@ -106,8 +104,7 @@ impl ApiState {
 pub fn router(control_plane: Arc<ControlPlane>, config: ApiConfig) -> Router {
     let state = Arc::new(ApiState {
         control_plane,
-        service_keys: KeyRing::new(&config.service_keys),
-        worker_keys: KeyRing::new(&config.worker_keys),
+        auth: config.auth,
         seal: OnceCell::new(),
         limits: config.limits,
         callback_guard: config.callback_guard,
@@ -115,15 +112,20 @@ pub fn router(control_plane: Arc<ControlPlane>, config: ApiConfig) -> Router {
         clock: config.clock,
         metrics: config.metrics,
     });
+    let door = |door| from_fn_with_state((Arc::clone(&state), door), auth::door);
     let groups = routes::Groups::new();
-    let clients = from_fn_with_state(Arc::clone(&state), auth::clients);
-    let operators =
-        if config.public_metrics { groups.operators } else { groups.operators.route_layer(clients.clone()) };
+    let (operators, documentation) = if config.public_metrics {
+        (groups.operators, groups.documentation)
+    } else {
+        let documentation = groups.documentation.route_layer(door(Door::Documentation));
+        (groups.operators.route_layer(door(Door::Operations)), documentation)
+    };
     let groups = routes::Groups {
-        clients: groups.clients.route_layer(clients),
-        registration: groups.registration.route_layer(from_fn_with_state(Arc::clone(&state), auth::registrars)),
+        clients: groups.clients.route_layer(door(Door::Clients)),
+        registration: groups.registration.route_layer(door(Door::Registration)),
         workers: groups.workers.route_layer(from_fn_with_state(Arc::clone(&state), auth::workers)),
         operators,
+        documentation,
         open: groups.open,
     };
     let (routes, _) = groups.merged().split_for_parts();

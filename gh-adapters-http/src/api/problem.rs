@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use gh_core::application::UseCaseError;
 use gh_core::domain::field::FieldError;
@@ -27,6 +27,8 @@ pub(super) struct Problem {
     errors: Vec<FieldError>,
     members: Vec<(&'static str, Box<RawValue>)>,
     retry: Option<RetryAfter>,
+    /// Boxed, because few problems have one and all are moved around.
+    challenge: Option<Box<HeaderValue>>,
 }
 
 /// When it is worth trying again.
@@ -41,7 +43,7 @@ pub(super) enum RetryAfter {
 impl Problem {
     /// A problem; `detail` is shown to the caller and holds nothing internal.
     pub(super) fn new(code: &'static ErrorCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), members: Vec::new(), retry: None }
+        Self { code, detail: detail.into(), errors: Vec::new(), members: Vec::new(), retry: None, challenge: None }
     }
 
     /// Fields that are missing, of a wrong type or out of range.
@@ -69,6 +71,11 @@ impl Problem {
         self
     }
 
+    /// Says how a caller makes itself known.
+    pub(super) fn challenging(self, challenge: HeaderValue) -> Self {
+        Self { challenge: Some(Box::new(challenge)), ..self }
+    }
+
     /// The code.
     pub(super) const fn code(&self) -> &'static ErrorCode {
         self.code
@@ -89,10 +96,9 @@ impl Problem {
         let body = serde_json::to_vec(&self.body(request_id)).unwrap_or_default();
         let mut response = (self.code.status(), body).into_response();
         let headers = response.headers_mut();
-        let mut set = |name: HeaderName, value| headers.insert(name, HeaderValue::from_static(value));
-        set(header::CONTENT_TYPE, "application/problem+json");
-        if self.code == &codes::UNAUTHENTICATED {
-            set(header::WWW_AUTHENTICATE, "Bearer");
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(challenge) = &self.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::clone(challenge));
         }
         response
     }
@@ -187,8 +193,12 @@ impl Problem {
         Self::new(&codes::INTERNAL_ERROR, "Something went wrong on our side; the request_id finds it in the log.")
     }
 
-    fn unavailable(source: Option<&StoreError>) -> Self {
-        tracing::warn!(error = source.map(|error| error as &dyn std::error::Error), "the store is away or too busy");
+    /// Somebody who must be asked cannot be asked now, for this reason where it is known.
+    pub(super) fn unavailable(source: Option<&StoreError>) -> Self {
+        tracing::warn!(
+            error = source.map(|error| error as &dyn std::error::Error),
+            "the store, or whoever else must be asked, is away or too busy"
+        );
         Self {
             retry: Some(RetryAfter::In(UNAVAILABLE_FOR)),
             ..Self::new(&codes::UNAVAILABLE, "The control plane cannot answer now; try again in a moment.")

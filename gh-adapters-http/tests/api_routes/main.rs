@@ -7,6 +7,8 @@ mod bad_input;
 #[cfg(test)]
 mod deregistration;
 #[cfg(test)]
+mod embedding;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
 mod faults;

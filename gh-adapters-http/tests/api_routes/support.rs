@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
-use gh_adapters_http::api::{ApiConfig, Limits, Metrics, NamedKey, router};
+use gh_adapters_http::api::{ApiConfig, KeyRing, Limits, Metrics, NamedKey, router};
 use gh_adapters_http::callbacks::Guard;
 use gh_core::application::{ControlPlane, Ports, Wakeups};
 use gh_core::memory::MemoryStore;
@@ -73,8 +73,7 @@ pub(crate) fn named_keys(keys: &[&str]) -> Vec<NamedKey> {
 
 pub(crate) fn config(clock: &Arc<ManualClock>) -> ApiConfig {
     ApiConfig {
-        service_keys: named_keys(&[SERVICE_KEY, "service-key-2"]),
-        worker_keys: named_keys(&[WORKER_KEY]),
+        auth: Arc::new(KeyRing::new(&named_keys(&[SERVICE_KEY, "service-key-2"]), &named_keys(&[WORKER_KEY]))),
         limits: Limits::default(),
         public_metrics: false,
         callback_guard: Guard::default(),

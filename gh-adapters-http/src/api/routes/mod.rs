@@ -32,6 +32,8 @@ pub(super) struct Groups {
     pub(super) workers: Routes,
     /// For whoever runs this: a client's key, or none on loopback.
     pub(super) operators: Routes,
+    /// For people with a browser: as for operators.
+    pub(super) documentation: Routes,
     /// For everybody.
     pub(super) open: Routes,
 }
@@ -45,6 +47,10 @@ impl Groups {
             registration: document::describe(registration(), &[Key::WORKER_KEY]),
             workers: document::describe(workers(), &[Key::WORKER_TOKEN]),
             operators: document::describe(operators(), &service_keys),
+            documentation: document::describe(
+                documentation(),
+                &[service_keys.as_slice(), &[Key::SERVICE_BASIC]].concat(),
+            ),
             open: document::describe(open(), &[]),
         }
     }
@@ -52,7 +58,11 @@ impl Groups {
     /// All groups, each under its path.
     pub(super) fn merged(self) -> Routes {
         let versioned = self.clients.merge(self.registration).merge(self.workers);
-        OpenApiRouter::with_openapi(document::frame()).nest(BASE, versioned).merge(self.operators).merge(self.open)
+        OpenApiRouter::with_openapi(document::frame())
+            .nest(BASE, versioned)
+            .merge(self.operators)
+            .merge(self.documentation)
+            .merge(self.open)
     }
 }
 
@@ -94,7 +104,11 @@ fn workers() -> Routes {
 }
 
 fn operators() -> Routes {
-    OpenApiRouter::new().routes(routes!(operations::metrics)).routes(routes!(operations::openapi))
+    OpenApiRouter::new().routes(routes!(operations::metrics))
+}
+
+fn documentation() -> Routes {
+    OpenApiRouter::new().routes(routes!(operations::openapi))
 }
 
 fn open() -> Routes {

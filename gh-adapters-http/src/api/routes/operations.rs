@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::{OriginalUri, State};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::Server;
 
 use super::super::body::json_answer;
 use super::super::problem::Problem;
@@ -74,6 +75,10 @@ pub(super) async fn metrics(State(state): State<Arc<ApiState>>) -> Result<Respon
 
 /// This description.
 #[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = OK, body = Object)))]
-pub(super) async fn openapi() -> Response {
-    json_answer(StatusCode::OK, &document::openapi())
+pub(super) async fn openapi(OriginalUri(asked): OriginalUri, own: Uri) -> Response {
+    let mut document = document::openapi();
+    // Where this API is nested in another service, paths begin behind its prefix.
+    let prefix = asked.path().strip_suffix(own.path()).filter(|prefix| !prefix.is_empty());
+    document.servers = prefix.map(|prefix| vec![Server::new(prefix)]);
+    json_answer(StatusCode::OK, &document)
 }
