@@ -1,6 +1,9 @@
 //! The error codes of the API: one table from code to status and title.
 
+use std::cmp::Ordering;
+
 use axum::http::StatusCode;
+use serde::{Serialize, Serializer};
 
 /// One error code.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,7 +20,7 @@ impl ErrorCode {
         self.code
     }
 
-    /// The HTTP status that it is answered with.
+    /// The HTTP status that it is answered with; 200 for a code that only items of an answer carry.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         self.status
@@ -35,9 +38,34 @@ impl ErrorCode {
         format!("urn:ghosthands:error:{}", self.code)
     }
 
+    /// Where the code is explained: the page's path from the root of the repository.
+    #[must_use]
+    pub fn page(&self) -> String {
+        format!("docs/errors/{}.md", self.code)
+    }
+
     /// The entry of a code that the core names; an unknown one is our fault.
     pub(super) fn named(code: &str) -> &'static Self {
         ALL.iter().copied().find(|known| known.code == code).unwrap_or(&INTERNAL_ERROR)
+    }
+}
+
+impl PartialOrd for ErrorCode {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// By status, then by name.
+impl Ord for ErrorCode {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.status.as_u16(), self.code).cmp(&(other.status.as_u16(), other.code))
+    }
+}
+
+impl Serialize for ErrorCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code)
     }
 }
 
@@ -54,6 +82,9 @@ macro_rules! error_codes {
 }
 
 error_codes! {
+    USAGE_IMPOSSIBLE OK "The counts contradict themselves";
+    USAGE_SHRANK OK "The report that is known for this call is the greater one";
+    USAGE_TOO_LATE OK "The attempt ended too long ago, or was another worker's";
     MALFORMED_JSON BAD_REQUEST "The body is not JSON";
     INVALID_CURSOR BAD_REQUEST "The cursor is not one of ours";
     UNAUTHENTICATED UNAUTHORIZED "A known key is required";
@@ -92,6 +123,7 @@ pub fn error_codes() -> impl Iterator<Item = &'static ErrorCode> {
 
 #[cfg(test)]
 mod tests {
+    use gh_core::domain::cost::RefusalCode;
     use gh_core::domain::ids::{Attempt, JobId};
     use gh_core::domain::job::JobStatus;
     use gh_core::domain::rejection::Rejection;
@@ -124,6 +156,18 @@ mod tests {
         ];
         for rejection in rejections {
             assert_eq!(ErrorCode::named(rejection.code()).as_str(), rejection.code());
+        }
+    }
+
+    #[test]
+    fn every_refusal_of_a_call_has_its_line_in_the_table() {
+        for refusal in [
+            RefusalCode::UsageShrank,
+            RefusalCode::UsageTooLate,
+            RefusalCode::UsageImpossible,
+            RefusalCode::InvalidRequest,
+        ] {
+            assert_eq!(ErrorCode::named(refusal.as_str()).as_str(), refusal.as_str());
         }
     }
 

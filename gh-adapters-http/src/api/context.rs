@@ -14,6 +14,7 @@ use tracing::{Instrument, info, info_span};
 
 use super::ApiState;
 use super::body::BodySlot;
+use super::declared::{self, UNMATCHED};
 use super::problem::{Problem, RetryAfter};
 
 const REQUEST_ID: &str = "x-request-id";
@@ -56,7 +57,7 @@ pub(super) async fn surround(State(state): State<Arc<ApiState>>, mut request: Re
     let started = state.clock.now();
     let request_id = RequestId::of(request.headers(), &state);
     let matched = request.extensions().get::<MatchedPath>();
-    let route = matched.map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
+    let route = matched.map_or_else(|| UNMATCHED.to_owned(), |path| path.as_str().to_owned());
     let method = method_name(request.method());
     let body = BodySlot::new(std::mem::take(request.body_mut()));
     request.extensions_mut().insert(request_id.clone());
@@ -65,7 +66,9 @@ pub(super) async fn surround(State(state): State<Arc<ApiState>>, mut request: Re
     async {
         let response = next.run(request).await;
         body.drain().await;
+        let code = response.extensions().get::<Problem>().map(Problem::code);
         let mut response = write_problem(&state, &request_id, response).await;
+        declared::check(&state.metrics, method, &route, code, &mut response);
         if let Ok(id) = HeaderValue::from_str(request_id.as_str()) {
             response.headers_mut().insert(REQUEST_ID, id);
         }

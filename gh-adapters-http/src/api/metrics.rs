@@ -15,6 +15,8 @@ use gh_core::ports::store::{ClaimRequest, Conflict, Store, StoreError, SweepRequ
 use metrics::{counter, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
+use super::codes::ErrorCode;
+
 /// Upper bounds of the buckets of all durations, in seconds. Claims wait up to 30 s.
 const BUCKETS: [f64; 13] = [0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 15.0, 30.0];
 
@@ -71,6 +73,14 @@ impl Metrics {
                 counter!("gh_http_unknown_fields_total", "route" => route.to_owned()).increment(count);
             });
         }
+    }
+
+    /// A route answered a code that it does not declare: a defect.
+    pub(super) fn undeclared_code(&self, route: &str, code: &'static ErrorCode) {
+        with_local_recorder(&self.recorder, || {
+            counter!("gh_http_undeclared_codes_total", "route" => route.to_owned(), "code" => code.as_str())
+                .increment(1);
+        });
     }
 
     /// The store was asked for something.

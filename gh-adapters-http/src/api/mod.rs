@@ -8,6 +8,7 @@ mod auth;
 mod body;
 mod codes;
 mod context;
+mod declared;
 mod document;
 mod fields;
 mod keys;

@@ -22,7 +22,8 @@ fn every_route() -> Vec<(Method, String, Option<String>)> {
                 .replace("{job_id}", "7f3c2f0e-52d1-4f10-9a55-0f6c1f0b8a11")
                 .replace("{attempt}", "1")
                 .replace("{worker_id}", "worker-a")
-                .replace("{name}", "target-a");
+                .replace("{name}", "target-a")
+                .replace("{file}", "start.js");
             assert!(!path.contains('{'), "{path}");
             routes.push((method, path, kind));
         }
@@ -41,6 +42,8 @@ fn the_document_holds_the_routes_of_this_api() {
         "GET /ready",
         "GET /metrics",
         "GET /openapi.json",
+        "GET /docs",
+        "GET /docs/start.js",
         "POST /api/v1/jobs",
         "GET /api/v1/jobs",
         "POST /api/v1/jobs/batch",
@@ -106,7 +109,7 @@ async fn every_route_refuses_a_missing_an_unknown_and_a_wrong_kind_of_key() {
         let bare = api.send(bare.body(Body::empty()).unwrap()).await;
         bare.problem(401, "UNAUTHENTICATED");
         let challenge = match path.as_str() {
-            "/docs" | "/docs/{file}" | "/openapi.json" => r#"Basic realm="GhostHands", charset="UTF-8""#,
+            "/docs" | "/docs/start.js" | "/openapi.json" => r#"Basic realm="GhostHands", charset="UTF-8""#,
             _ => "Bearer",
         };
         assert_eq!(bare.header("www-authenticate"), challenge, "{path}");
@@ -161,7 +164,7 @@ async fn a_token_opens_the_routes_of_its_own_worker_only() {
 #[tokio::test]
 async fn on_loopback_the_operators_routes_are_open() {
     let api = Api::with(|_| {}, |config| config.public_metrics = true);
-    for path in ["/metrics", "/openapi.json"] {
+    for path in ["/metrics", "/openapi.json", "/docs", "/docs/start.js"] {
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
         assert_eq!(api.send(request).await.status, 200, "{path}");
     }

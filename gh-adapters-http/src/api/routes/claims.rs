@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 
 use super::super::ApiState;
 use super::super::body::json_answer;
+use super::super::codes::{INVALID_REQUEST, LEASE_HELD, WORKER_DRAINING};
 use super::super::paths::OwnWorker;
 use super::super::problem::Problem;
 use super::super::query::Query;
@@ -48,7 +49,8 @@ struct ClaimView<'j> {
     responses(
         (status = OK, body = ClaimView),
         (status = NO_CONTENT, description = "There was none in that time."),
-    )
+    ),
+    extensions(("x-error-codes" = json!([LEASE_HELD, WORKER_DRAINING, INVALID_REQUEST]))),
 )]
 pub(in super::super) async fn claim(
     State(state): State<Arc<ApiState>>,

@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::Client;
 use super::super::body::{JsonBody, json_answer};
+use super::super::codes::{NOT_FOUND, WORKER_NOT_FOUND};
 use super::super::fields;
 use super::super::paths::TargetPath;
 use super::super::problem::Problem;
@@ -95,7 +96,8 @@ impl<'d> DeregistrationView<'d> {
         ("Prefer" = Option<String>, Header, description = "wait=N holds the answer up to 14 s until nothing drains."),
     ),
     request_body = DeregisterRequest,
-    responses((status = OK, body = DeregistrationView))
+    responses((status = OK, body = DeregistrationView)),
+    extensions(("x-error-codes" = json!([WORKER_NOT_FOUND]))),
 )]
 pub(in super::super) async fn deregister(
     State(state): State<Arc<ApiState>>,
@@ -175,7 +177,8 @@ struct HoldView {
     path = "/targets/{name}/hold",
     tag = "workers",
     params(("name" = String, Path)),
-    responses((status = OK, body = HoldView))
+    responses((status = OK, body = HoldView)),
+    extensions(("x-error-codes" = json!([NOT_FOUND]))),
 )]
 pub(in super::super) async fn lift_hold(
     State(state): State<Arc<ApiState>>,

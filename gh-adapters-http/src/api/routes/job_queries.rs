@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use super::super::ApiState;
 use super::super::body::json_answer;
+use super::super::codes::{INVALID_CURSOR, INVALID_REQUEST, JOB_NOT_FOUND};
 use super::super::paths::JobPath;
 use super::super::problem::Problem;
 use super::super::query::{self, Query};
@@ -44,7 +45,8 @@ struct JobPage<'j> {
         ("limit" = Option<u32>, Query, description = "Default 50; above 200 counts as 200."),
         ("cursor" = Option<String>, Query),
     ),
-    responses((status = OK, body = JobPage))
+    responses((status = OK, body = JobPage)),
+    extensions(("x-error-codes" = json!([INVALID_CURSOR, INVALID_REQUEST]))),
 )]
 pub(in super::super) async fn list(State(state): State<Arc<ApiState>>, mut query: Query) -> Result<Response, Problem> {
     let limit = query.limit();
@@ -87,7 +89,8 @@ fn position(cursor: &str) -> Option<JobPosition> {
     path = "/jobs/{job_id}",
     tag = "jobs",
     params(("job_id" = Uuid, Path)),
-    responses((status = OK, body = JobView))
+    responses((status = OK, body = JobView)),
+    extensions(("x-error-codes" = json!([JOB_NOT_FOUND]))),
 )]
 pub(in super::super) async fn job(
     State(state): State<Arc<ApiState>>,
@@ -116,7 +119,8 @@ struct EventPage {
         ("event_type" = Option<String>, Query, description = "One or more, repeated or separated by commas."),
         ("limit" = Option<u32>, Query),
     ),
-    responses((status = OK, body = EventPage))
+    responses((status = OK, body = EventPage)),
+    extensions(("x-error-codes" = json!([JOB_NOT_FOUND, INVALID_CURSOR, INVALID_REQUEST]))),
 )]
 pub(in super::super) async fn events(
     State(state): State<Arc<ApiState>>,
@@ -147,7 +151,8 @@ pub(in super::super) async fn events(
     path = "/jobs/{job_id}/placement",
     tag = "jobs",
     params(("job_id" = Uuid, Path)),
-    responses((status = OK, body = Object))
+    responses((status = OK, body = Object)),
+    extensions(("x-error-codes" = json!([JOB_NOT_FOUND]))),
 )]
 pub(in super::super) async fn placement(
     State(state): State<Arc<ApiState>>,
@@ -174,7 +179,8 @@ struct CallbackPage<'c> {
         ("limit" = Option<u32>, Query),
         ("cursor" = Option<String>, Query),
     ),
-    responses((status = OK, body = CallbackPage))
+    responses((status = OK, body = CallbackPage)),
+    extensions(("x-error-codes" = json!([JOB_NOT_FOUND, INVALID_CURSOR, INVALID_REQUEST]))),
 )]
 pub(in super::super) async fn callbacks(
     State(state): State<Arc<ApiState>>,

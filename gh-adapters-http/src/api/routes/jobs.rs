@@ -16,13 +16,18 @@ use serde_json::value::RawValue;
 use url::Url;
 use utoipa::ToSchema;
 
+use super::super::ApiState;
 use super::super::auth::Client;
 use super::super::body::{self, ItemsBody, JsonBody, json_answer};
+use super::super::codes::{
+    CALLBACK_URL_REFUSED, IDEMPOTENCY_KEY_REUSED, INTERNAL_ERROR, INVALID_REQUEST, JOB_NOT_CANCELLABLE, JOB_NOT_FOUND,
+    JOB_NOT_RETRYABLE, PAYLOAD_TOO_LARGE, SIDE_EFFECTS_STARTED, UNAVAILABLE, WORKER_UNAVAILABLE,
+};
 use super::super::context::RequestId;
+use super::super::declared::with_items;
 use super::super::paths::JobPath;
 use super::super::problem::{Problem, ProblemBody};
 use super::super::views::{JobSubmission, JobView};
-use super::super::{ApiState, codes};
 
 /// Submits a job.
 #[utoipa::path(
@@ -33,8 +38,8 @@ use super::super::{ApiState, codes};
     responses(
         (status = CREATED, body = JobView),
         (status = OK, body = JobView, description = "Submitted before with the same key and body."),
-        (status = CONFLICT, description = "Strict, and no worker of the target can take it: recorded as failed."),
-    )
+    ),
+    extensions(("x-error-codes" = json!([WORKER_UNAVAILABLE, IDEMPOTENCY_KEY_REUSED, CALLBACK_URL_REFUSED]))),
 )]
 pub(in super::super) async fn submit(
     State(state): State<Arc<ApiState>>,
@@ -56,7 +61,7 @@ fn vet_callback(state: &ApiState, request: &SubmissionRequest) -> Result<(), Pro
     };
     state.callback_guard.permits(&url).map_err(|refused| {
         let detail = format!("The callback_url may not be called: {refused}.");
-        Problem::new(&codes::CALLBACK_URL_REFUSED, detail).naming("callback_url", refused.to_string())
+        Problem::new(&CALLBACK_URL_REFUSED, detail).naming("callback_url", refused.to_string())
     })
 }
 
@@ -71,7 +76,7 @@ fn answer<'j>(submitted: &Submitted, job: &'j JobAnswer) -> Result<(StatusCode, 
     match &submitted.worker_status {
         Some(worker_status) => {
             let detail = format!("No worker of the target can take the job ({worker_status}).");
-            let problem = Problem::new(&codes::WORKER_UNAVAILABLE, detail)
+            let problem = Problem::new(&WORKER_UNAVAILABLE, detail)
                 .with("job_id", &job.job.id)
                 .with("valet_task_id", &job.job.spec.valet_task_id)
                 .with("job_status", &job.job.status())
@@ -117,7 +122,8 @@ struct BatchResult<'b> {
     path = "/jobs/batch",
     tag = "jobs",
     request_body = Batch,
-    responses((status = OK, body = BatchAnswer))
+    responses((status = OK, body = BatchAnswer)),
+    extensions(("x-item-error-codes" = json!([WORKER_UNAVAILABLE, IDEMPOTENCY_KEY_REUSED, CALLBACK_URL_REFUSED, INVALID_REQUEST, INTERNAL_ERROR, UNAVAILABLE]))),
 )]
 pub(in super::super) async fn submit_batch(
     State(state): State<Arc<ApiState>>,
@@ -157,7 +163,8 @@ pub(in super::super) async fn submit_batch(
         },
     });
     let results = results.collect();
-    Ok(json_answer(StatusCode::OK, &BatchAnswer { results }))
+    let response = json_answer(StatusCode::OK, &BatchAnswer { results });
+    Ok(with_items(response, answers.iter().filter_map(|item| item.as_ref().err()).map(Problem::code)))
 }
 
 fn read_item(state: &ApiState, route: &str, item: &RawValue) -> Result<SubmissionRequest, Problem> {
@@ -172,7 +179,7 @@ pub(super) fn check_count(field: &str, count: usize, limit: usize) -> Result<(),
     if count <= limit {
         return Ok(());
     }
-    Err(Problem::new(&codes::PAYLOAD_TOO_LARGE, format!("{field} may have at most {limit} items.")))
+    Err(Problem::new(&PAYLOAD_TOO_LARGE, format!("{field} may have at most {limit} items.")))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -188,7 +195,8 @@ pub(in super::super) struct Cancellation {
     tag = "jobs",
     params(("job_id" = uuid::Uuid, Path)),
     request_body = Cancellation,
-    responses((status = OK, body = JobView))
+    responses((status = OK, body = JobView)),
+    extensions(("x-error-codes" = json!([JOB_NOT_FOUND, JOB_NOT_CANCELLABLE]))),
 )]
 pub(in super::super) async fn cancel(
     State(state): State<Arc<ApiState>>,
@@ -218,7 +226,8 @@ pub(in super::super) struct RetryRequest {
     tag = "jobs",
     params(("job_id" = uuid::Uuid, Path)),
     request_body = RetryRequest,
-    responses((status = OK, body = JobView))
+    responses((status = OK, body = JobView)),
+    extensions(("x-error-codes" = json!([JOB_NOT_FOUND, JOB_NOT_RETRYABLE, SIDE_EFFECTS_STARTED, WORKER_UNAVAILABLE]))),
 )]
 pub(in super::super) async fn retry(
     State(state): State<Arc<ApiState>>,

@@ -2,6 +2,7 @@
 
 mod claims;
 mod deregistration;
+mod documentation;
 mod job_queries;
 mod jobs;
 mod operations;
@@ -42,16 +43,15 @@ impl Groups {
     /// Every route there is.
     pub(super) fn new() -> Self {
         let service_keys = [Key::SERVICE_HEADER, Key::SERVICE_BEARER];
+        let browser_keys = [Key::SERVICE_HEADER, Key::SERVICE_BEARER, Key::SERVICE_BASIC];
+        let known = &document::OF_KNOWN_CALLERS;
         Self {
-            clients: document::describe(clients(), &service_keys),
-            registration: document::describe(registration(), &[Key::WORKER_KEY]),
-            workers: document::describe(workers(), &[Key::WORKER_TOKEN]),
-            operators: document::describe(operators(), &service_keys),
-            documentation: document::describe(
-                documentation(),
-                &[service_keys.as_slice(), &[Key::SERVICE_BASIC]].concat(),
-            ),
-            open: document::describe(open(), &[]),
+            clients: document::describe(clients(), &service_keys, known),
+            registration: document::describe(registration(), &[Key::WORKER_KEY], known),
+            workers: document::describe(workers(), &[Key::WORKER_TOKEN], known),
+            operators: document::describe(operators(), &service_keys, known),
+            documentation: document::describe(documentation(), &browser_keys, known),
+            open: document::describe(open(), &[], &document::OF_ANYBODY),
         }
     }
 
@@ -90,17 +90,23 @@ fn registration() -> Routes {
 }
 
 fn workers() -> Routes {
-    OpenApiRouter::new()
+    let own = OpenApiRouter::new()
         .routes(routes!(presence::heartbeat))
         .routes(routes!(presence::goodbye))
         .routes(routes!(claims::claim))
-        .routes(routes!(claims::directives))
+        .routes(routes!(claims::directives));
+    let living = [&codes::STALE_GENERATION, &codes::WORKER_DEREGISTERED, &codes::WORKER_NOT_FOUND];
+    let attempts = OpenApiRouter::new()
         .routes(routes!(reports::events))
         .routes(routes!(reports::side_effects_started))
-        .routes(routes!(usage::usage))
         .routes(routes!(outcomes::complete))
         .routes(routes!(outcomes::fail))
-        .routes(routes!(outcomes::release))
+        .routes(routes!(outcomes::release));
+    let attempts = document::sharing(document::sharing(attempts, &[&codes::STALE_LEASE]), &living);
+    // Usage is taken from whoever held the attempt, alive or not.
+    let attempts = attempts.routes(routes!(usage::usage));
+    let attempts = document::sharing(attempts, &[&codes::JOB_NOT_FOUND, &codes::NOT_FOUND]);
+    document::sharing(document::sharing(own, &[&codes::NOT_YOUR_WORKER]), &living).merge(attempts)
 }
 
 fn operators() -> Routes {
@@ -108,7 +114,10 @@ fn operators() -> Routes {
 }
 
 fn documentation() -> Routes {
-    OpenApiRouter::new().routes(routes!(operations::openapi))
+    OpenApiRouter::new()
+        .routes(routes!(documentation::openapi))
+        .routes(routes!(documentation::page))
+        .routes(routes!(documentation::file))
 }
 
 fn open() -> Routes {

@@ -1,17 +1,16 @@
-//! Whether it lives, whether it can serve, what it measures, what it offers.
+//! Whether it lives, whether it can serve, what it measures.
 
 use std::sync::Arc;
 
-use axum::extract::{OriginalUri, State};
-use axum::http::{StatusCode, Uri, header};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa::openapi::Server;
 
+use super::super::ApiState;
 use super::super::body::json_answer;
 use super::super::problem::Problem;
-use super::super::{ApiState, document};
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Health {
@@ -71,14 +70,4 @@ pub(super) async fn metrics(State(state): State<Arc<ApiState>>) -> Result<Respon
     let text = state.metrics.render(&figures);
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((content_type, text).into_response())
-}
-
-/// This description.
-#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = OK, body = Object)))]
-pub(super) async fn openapi(OriginalUri(asked): OriginalUri, own: Uri) -> Response {
-    let mut document = document::openapi();
-    // Where this API is nested in another service, paths begin behind its prefix.
-    let prefix = asked.path().strip_suffix(own.path()).filter(|prefix| !prefix.is_empty());
-    document.servers = prefix.map(|prefix| vec![Server::new(prefix)]);
-    json_answer(StatusCode::OK, &document)
 }

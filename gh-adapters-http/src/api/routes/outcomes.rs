@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 
 use super::super::ApiState;
 use super::super::body::{JsonBody, json_answer};
+use super::super::codes::JOB_PAUSED;
 use super::super::paths::AttemptPath;
 use super::super::problem::Problem;
 use super::jobs::check_count;
@@ -92,7 +93,8 @@ pub(in super::super) struct CompleteRequest {
     tag = "worker",
     params(("job_id" = Uuid, Path), ("attempt" = u32, Path)),
     request_body = CompleteRequest,
-    responses((status = OK, body = OutcomeView))
+    responses((status = OK, body = OutcomeView)),
+    extensions(("x-error-codes" = json!([JOB_PAUSED]))),
 )]
 pub(in super::super) async fn complete(
     State(state): State<Arc<ApiState>>,

@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 
 use super::super::ApiState;
 use super::super::body::{JsonBody, json_answer};
+use super::super::codes::{WORKER_DEREGISTERED, WORKER_ID_CONTESTED};
 use super::super::fields;
 use super::super::paths::OwnWorker;
 use super::super::problem::Problem;
@@ -93,7 +94,8 @@ struct RegistrationView<'r> {
     responses(
         (status = CREATED, body = RegistrationView),
         (status = OK, body = RegistrationView, description = "This process is registered already."),
-    )
+    ),
+    extensions(("x-error-codes" = json!([WORKER_DEREGISTERED, WORKER_ID_CONTESTED]))),
 )]
 pub(in super::super) async fn register(
     State(state): State<Arc<ApiState>>,

@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::Client;
 use super::super::body::{JsonBody, json_answer};
+use super::super::codes::{INVALID_CURSOR, INVALID_REQUEST, WORKER_NOT_DRAINING, WORKER_NOT_FOUND};
 use super::super::paths::WorkerPath;
 use super::super::problem::Problem;
 use super::super::query::{self, Query};
@@ -45,7 +46,8 @@ struct Registry<'w> {
         ("limit" = Option<u32>, Query, description = "All workers when absent."),
         ("cursor" = Option<String>, Query),
     ),
-    responses((status = OK, body = Registry))
+    responses((status = OK, body = Registry)),
+    extensions(("x-error-codes" = json!([INVALID_CURSOR, INVALID_REQUEST]))),
 )]
 pub(in super::super) async fn workers(
     State(state): State<Arc<ApiState>>,
@@ -128,7 +130,8 @@ async fn entry(state: &ApiState, (now, view): (Timestamp, WorkerView)) -> Result
     path = "/workers/{worker_id}",
     tag = "workers",
     params(("worker_id" = String, Path)),
-    responses((status = OK, body = WorkerEntry))
+    responses((status = OK, body = WorkerEntry)),
+    extensions(("x-error-codes" = json!([WORKER_NOT_FOUND]))),
 )]
 pub(in super::super) async fn worker(
     State(state): State<Arc<ApiState>>,
@@ -156,7 +159,8 @@ struct WorkerEventPage {
         ("limit" = Option<u32>, Query),
         ("cursor" = Option<String>, Query),
     ),
-    responses((status = OK, body = WorkerEventPage))
+    responses((status = OK, body = WorkerEventPage)),
+    extensions(("x-error-codes" = json!([WORKER_NOT_FOUND, INVALID_CURSOR, INVALID_REQUEST]))),
 )]
 pub(in super::super) async fn events(
     State(state): State<Arc<ApiState>>,
@@ -189,7 +193,8 @@ pub(in super::super) struct DrainRequest {
     tag = "workers",
     params(("worker_id" = String, Path)),
     request_body = DrainRequest,
-    responses((status = OK, body = WorkerEntry))
+    responses((status = OK, body = WorkerEntry)),
+    extensions(("x-error-codes" = json!([WORKER_NOT_FOUND]))),
 )]
 pub(in super::super) async fn drain(
     State(state): State<Arc<ApiState>>,
@@ -217,7 +222,8 @@ pub(super) fn drain_timeout(fields: &mut Fields, seconds: Option<i64>, longest: 
     path = "/workers/{worker_id}/undrain",
     tag = "workers",
     params(("worker_id" = String, Path)),
-    responses((status = OK, body = WorkerEntry))
+    responses((status = OK, body = WorkerEntry)),
+    extensions(("x-error-codes" = json!([WORKER_NOT_FOUND, WORKER_NOT_DRAINING]))),
 )]
 pub(in super::super) async fn undrain(
     State(state): State<Arc<ApiState>>,

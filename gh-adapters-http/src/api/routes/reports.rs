@@ -15,6 +15,8 @@ use utoipa::ToSchema;
 
 use super::super::ApiState;
 use super::super::body::{JsonBody, json_answer};
+use super::super::codes::{ErrorCode, INVALID_REQUEST, JOB_PAUSED};
+use super::super::declared::with_items;
 use super::super::paths::AttemptPath;
 use super::super::problem::Problem;
 use super::jobs::check_count;
@@ -54,15 +56,16 @@ struct EventResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
+    #[schema(value_type = Option<String>)]
+    code: Option<&'static ErrorCode>,
 }
 
 impl EventResult {
-    const fn new(index: usize, outcome: EventOutcome) -> Self {
+    fn new(index: usize, outcome: EventOutcome) -> Self {
         let (outcome, seq, code) = match outcome {
             EventOutcome::Accepted(seq) => ("accepted", Some(seq), None),
             EventOutcome::Duplicate => ("duplicate", None, None),
-            EventOutcome::Refused => ("refused", None, Some("INVALID_REQUEST")),
+            EventOutcome::Refused => ("refused", None, Some(&INVALID_REQUEST)),
         };
         Self { index, outcome, seq, code }
     }
@@ -75,7 +78,8 @@ impl EventResult {
     tag = "worker",
     params(("job_id" = Uuid, Path), ("attempt" = u32, Path)),
     request_body = EventsRequest,
-    responses((status = OK, body = EventsView))
+    responses((status = OK, body = EventsView)),
+    extensions(("x-item-error-codes" = json!([INVALID_REQUEST]))),
 )]
 pub(in super::super) async fn events(
     State(state): State<Arc<ApiState>>,
@@ -102,8 +106,9 @@ pub(in super::super) async fn events(
     };
     let outcomes = state.control_plane.report_events(&report).await?;
     let results = outcomes.into_iter().enumerate();
-    let results = results.map(|(index, outcome)| EventResult::new(index, outcome)).collect();
-    Ok(json_answer(StatusCode::OK, &EventsView { results }))
+    let results: Vec<EventResult> = results.map(|(index, outcome)| EventResult::new(index, outcome)).collect();
+    let refused: Vec<_> = results.iter().filter_map(|result| result.code).collect();
+    Ok(with_items(json_answer(StatusCode::OK, &EventsView { results }), refused))
 }
 
 impl From<EventRequest> for EventReport {
@@ -140,7 +145,8 @@ struct SideEffectsView {
     tag = "worker",
     params(("job_id" = Uuid, Path), ("attempt" = u32, Path)),
     request_body = SideEffectsRequest,
-    responses((status = OK, body = SideEffectsView))
+    responses((status = OK, body = SideEffectsView)),
+    extensions(("x-error-codes" = json!([JOB_PAUSED]))),
 )]
 pub(in super::super) async fn side_effects_started(
     State(state): State<Arc<ApiState>>,

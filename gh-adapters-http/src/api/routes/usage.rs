@@ -17,6 +17,8 @@ use utoipa::ToSchema;
 
 use super::super::ApiState;
 use super::super::body::{JsonBody, json_answer};
+use super::super::codes::{ErrorCode, INVALID_REQUEST, USAGE_IMPOSSIBLE, USAGE_SHRANK, USAGE_TOO_LATE};
+use super::super::declared::with_items;
 use super::super::paths::AttemptPath;
 use super::super::problem::Problem;
 use super::jobs::check_count;
@@ -103,7 +105,8 @@ struct CallView {
     /// `recorded`, `unchanged`, `replaced`, `unpriced` or `refused`
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
+    #[schema(value_type = Option<String>)]
+    code: Option<&'static ErrorCode>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>)]
     cost_usd: Option<Usd>,
@@ -111,12 +114,17 @@ struct CallView {
 
 impl CallView {
     fn refused(call_id: String, code: RefusalCode) -> Self {
-        Self { call_id, outcome: Outcome::Refused(code).as_str(), code: Some(code.as_str()), cost_usd: None }
+        Self {
+            call_id,
+            outcome: Outcome::Refused(code).as_str(),
+            code: Some(ErrorCode::named(code.as_str())),
+            cost_usd: None,
+        }
     }
 
     fn of(result: &CallResult) -> Self {
         let code = match result.outcome {
-            Outcome::Refused(code) => Some(code.as_str()),
+            Outcome::Refused(code) => Some(ErrorCode::named(code.as_str())),
             _ => None,
         };
         Self { call_id: result.call_id.to_string(), outcome: result.outcome.as_str(), code, cost_usd: result.cost_usd }
@@ -130,7 +138,8 @@ impl CallView {
     tag = "worker",
     params(("job_id" = Uuid, Path), ("attempt" = u32, Path)),
     request_body = UsageRequest,
-    responses((status = OK, body = UsageView))
+    responses((status = OK, body = UsageView)),
+    extensions(("x-item-error-codes" = json!([USAGE_SHRANK, USAGE_TOO_LATE, USAGE_IMPOSSIBLE, INVALID_REQUEST]))),
 )]
 pub(in super::super) async fn usage(
     State(state): State<Arc<ApiState>>,
@@ -161,7 +170,8 @@ pub(in super::super) async fn usage(
         cost: answer.cost,
         stop: answer.stop,
     };
-    Ok(json_answer(StatusCode::OK, &view))
+    let refused: Vec<_> = view.results.iter().filter_map(|result| result.code).collect();
+    Ok(with_items(json_answer(StatusCode::OK, &view), refused))
 }
 
 /// Each call has its tokens in exactly one of two places.
