@@ -149,20 +149,8 @@ async fn a_body_over_its_limit_is_refused_and_read_all_the_same() {
     nothing_was_stored(&api).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_body_that_does_not_arrive_times_out() {
-    let api = Api::new();
-    let never = stream::pending::<Result<Vec<u8>, std::io::Error>>();
-    let request = Request::post("/api/v1/jobs")
-        .header("x-gh-service-key", SERVICE_KEY)
-        .header("content-type", "application/json")
-        .body(Body::from_stream(never))
-        .unwrap();
-    api.send(request).await.problem(408, "REQUEST_TIMEOUT");
-}
-
 #[tokio::test]
-async fn a_batch_fails_item_by_item_and_has_a_limit() {
+async fn a_batch_fails_item_by_item() {
     let api = Api::new();
     let jobs = json!({"jobs": [
         submission(json!({"budget_usd": 0.5})),
@@ -186,9 +174,6 @@ async fn a_batch_fails_item_by_item_and_has_a_limit() {
     let stored = api.get("/jobs").await.expect(200);
     assert_eq!(stored["jobs"].as_array().unwrap().len(), 3);
 
-    let too_many = json!({"jobs": vec![submission(json!({})); 501]});
-    let answer = api.post("/jobs/batch", &too_many).await;
-    answer.problem(413, "PAYLOAD_TOO_LARGE");
     let missing = api.post("/jobs/batch", &json!({})).await;
     assert_eq!(named_fields(&missing.problem(422, "INVALID_REQUEST")), ["jobs"]);
 }

@@ -1,23 +1,18 @@
-//! Each error code that no other file provokes, and what every error has.
-
-use std::time::Duration;
+//! What every error has, and where the state of a job refuses.
 
 use axum::body::Body;
 use axum::http::{Method, Request};
 use serde_json::json;
 
-use crate::support::{Api, SERVICE_KEY, WORKER_KEY, text};
+use crate::support::{Api, SERVICE_KEY, text};
 
 #[tokio::test]
-async fn unknown_paths_and_methods_are_problems_too() {
+async fn unknown_paths_are_problems_too() {
     let api = Api::new();
     for path in ["/", "/api/v1", "/api/v1/nothing", "/api/v2/jobs"] {
         let answer = api.call(Method::GET, path, SERVICE_KEY, "").await;
         answer.problem(404, "NOT_FOUND");
     }
-    let answer = api.call(Method::PUT, "/api/v1/jobs", SERVICE_KEY, "{}").await;
-    answer.problem(405, "METHOD_NOT_ALLOWED");
-    assert!(answer.header("allow").contains("POST"), "{answer:?}");
 }
 
 #[tokio::test]
@@ -72,19 +67,4 @@ async fn reports_on_another_attempt_or_of_another_worker_are_stale() {
     let call = json!({"call_id": "c", "provider": "p", "model": "m", "usage": {}});
     let usage = api.post_as(&other, &format!("{attempt}/usage"), &json!({"calls": [call]})).await.expect(200);
     assert_eq!(usage["results"][0]["code"], "USAGE_TOO_LATE");
-}
-
-#[tokio::test]
-async fn two_processes_that_fight_for_a_name_are_told_when_to_come_again() {
-    let api = Api::new();
-    let mut last = None;
-    for boot in 0..5 {
-        let body = json!({"worker_id": "worker-a", "boot_id": format!("boot-{}", boot % 2)});
-        last = Some(api.post_as(WORKER_KEY, "/workers/register", &body).await);
-        api.clock.advance(Duration::from_millis(1500));
-    }
-    let refused = last.unwrap();
-    refused.problem(409, "WORKER_ID_CONTESTED");
-    let seconds: u64 = refused.header("retry-after").parse().unwrap();
-    assert!((1..=60).contains(&seconds), "{seconds}");
 }

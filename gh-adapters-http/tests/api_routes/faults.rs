@@ -2,31 +2,43 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::http::Method;
 use gh_adapters_http::api::MeasuredStore;
 use gh_core::domain::callback::Delivery;
+use gh_core::domain::changeset::Changeset;
 use gh_core::domain::event::{JobEvent, WorkerEvent};
-use gh_core::domain::ids::{DeregistrationId, JobId, WorkerId};
-use gh_core::domain::job::Job;
+use gh_core::domain::ids::{DeregistrationId, InteractionId, JobId, WorkerId};
+use gh_core::domain::job::{Job, JobState, Pause};
+use gh_core::domain::rules::Rules;
+use gh_core::domain::snapshot::{Keys, Snapshot};
 use gh_core::domain::time::Timestamp;
 use gh_core::domain::worker::{Deregistration, WorkerView};
 use gh_core::ports::reader::{Figures, JobEventQuery, JobQuery, Reader, WorkerQuery};
-use gh_core::ports::store::StoreError;
+use gh_core::ports::store::{ClaimRequest, Conflict, Store, StoreError, SweepRequest, Swept};
 use serde_json::json;
 
 use crate::support::{Api, SERVICE_KEY, config, ports};
 
 /// A reader that is away or panics when it is told to, at the calls that these tests make.
 #[derive(Debug)]
-struct FaultyReader {
+pub(crate) struct FaultyReader {
     inner: Arc<dyn Reader>,
     away: AtomicBool,
     panics: AtomicBool,
 }
 
 impl FaultyReader {
+    pub(crate) fn panic(&self) {
+        self.panics.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn go_away(&self) {
+        self.away.store(true, Ordering::SeqCst);
+    }
+
     fn check(&self) -> Result<(), StoreError> {
         assert!(!self.panics.load(Ordering::SeqCst), "secret detail");
         if self.away.load(Ordering::SeqCst) {
@@ -95,7 +107,7 @@ impl Reader for FaultyReader {
     }
 }
 
-fn faulty_api() -> (Api, Arc<FaultyReader>) {
+pub(crate) fn faulty_api() -> (Api, Arc<FaultyReader>) {
     let mut reader = None;
     let api = Api::with(
         |ports| {
@@ -112,10 +124,70 @@ fn faulty_api() -> (Api, Arc<FaultyReader>) {
     (api, reader.unwrap())
 }
 
+/// A store whose running jobs are paused for a person from some moment on, which no route does yet.
+#[derive(Debug)]
+pub(crate) struct PausingStore {
+    inner: Arc<dyn Store>,
+    pauses: AtomicBool,
+}
+
+impl PausingStore {
+    pub(crate) fn pause(&self) {
+        self.pauses.store(true, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Store for PausingStore {
+    async fn load(&self, keys: &Keys) -> Result<Snapshot, StoreError> {
+        let mut snapshot = self.inner.load(keys).await?;
+        if self.pauses.load(Ordering::SeqCst) {
+            let now = snapshot.now;
+            for job in snapshot.jobs.values_mut() {
+                if let JobState::Running(lease) = job.state.clone() {
+                    let interaction_id = InteractionId::new(uuid::Uuid::nil());
+                    let pause = Pause { interaction_id, since: now, expires_at: now + Duration::from_secs(60) };
+                    Arc::make_mut(job).state = JobState::NeedsHuman(lease, pause);
+                }
+            }
+        }
+        Ok(snapshot)
+    }
+
+    async fn commit(&self, changes: Vec<Changeset>, rules: &Rules) -> Result<Vec<Result<(), Conflict>>, StoreError> {
+        self.inner.commit(changes, rules).await
+    }
+
+    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Vec<Changeset>, StoreError> {
+        self.inner.claim(request, rules).await
+    }
+
+    async fn sweep(&self, request: SweepRequest, rules: &Rules) -> Result<Swept, StoreError> {
+        self.inner.sweep(request, rules).await
+    }
+
+    async fn token_key(&self) -> Result<[u8; 32], StoreError> {
+        self.inner.token_key().await
+    }
+}
+
+pub(crate) fn pausing_api() -> (Api, Arc<PausingStore>) {
+    let mut store = None;
+    let api = Api::with(
+        |ports| {
+            let pausing = Arc::new(PausingStore { inner: Arc::clone(&ports.store), pauses: AtomicBool::new(false) });
+            ports.store = pausing.clone();
+            store = Some(pausing);
+        },
+        |_| {},
+    );
+    (api, store.unwrap())
+}
+
 #[tokio::test]
 async fn a_panic_is_answered_and_the_server_lives_on() {
     let (api, reader) = faulty_api();
-    reader.panics.store(true, Ordering::SeqCst);
+    reader.panic();
     let answer = api.get("/jobs").await;
     answer.problem(500, "INTERNAL_ERROR");
     assert!(!answer.text.contains("secret"), "{}", answer.text);
@@ -128,7 +200,7 @@ async fn a_store_that_is_away_is_unavailable_and_not_ready() {
     let (api, reader) = faulty_api();
     let ready = api.call(Method::GET, "/ready", "", "").await;
     assert_eq!(ready.expect(200), json!({"status": "ready", "checks": {"store": "ok"}}));
-    reader.away.store(true, Ordering::SeqCst);
+    reader.go_away();
     let answer = api.get("/jobs").await;
     answer.problem(503, "UNAVAILABLE");
     assert_eq!(answer.header("retry-after"), "1");
@@ -154,9 +226,9 @@ async fn metrics_tell_of_requests_jobs_workers_and_the_store() {
     let other = Api::new();
     let store = ports(&api.clock).store;
     let measured = MeasuredStore::new(store, metrics.unwrap(), config(&api.clock).clock);
-    gh_core::ports::store::Store::token_key(&measured).await.unwrap();
+    Store::token_key(&measured).await.unwrap();
     api.submit(json!({"unheard_of": 1, "also": 2})).await;
-    api.clock.advance(std::time::Duration::from_secs(90));
+    api.clock.advance(Duration::from_secs(90));
     api.register("worker-a").await;
     api.get("/jobs/7f3c2f0e-52d1-4f10-9a55-0f6c1f0b8a11").await;
     let answer = api.call(Method::GET, "/metrics", SERVICE_KEY, "").await;

@@ -7,6 +7,8 @@ mod bad_input;
 #[cfg(test)]
 mod deregistration;
 #[cfg(test)]
+mod documentation;
+#[cfg(test)]
 mod embedding;
 #[cfg(test)]
 mod errors;
@@ -18,6 +20,10 @@ mod jobs;
 mod keys;
 #[cfg(test)]
 mod over_the_wire;
+#[cfg(test)]
+mod pages;
+#[cfg(test)]
+mod provocations;
 #[cfg(test)]
 mod reports;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::{Api, SERVICE_KEY};
 
 /// Asks the API over a real connection, while it is served.
-async fn over_tcp<T>(api: &Api, ask: impl AsyncFnOnce(String) -> T) -> T {
+pub(crate) async fn over_tcp<T>(api: &Api, ask: impl AsyncFnOnce(String) -> T) -> T {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let serving = axum::serve(listener, api.router.clone());

@@ -134,17 +134,6 @@ async fn a_claim_waits_and_comes_back_with_what_the_worker_needs_or_empty() {
 }
 
 #[tokio::test]
-async fn a_worker_that_holds_a_job_it_knows_of_is_told_which() {
-    let api = Api::new();
-    let (token, job_id, _) = api.running_job("worker-a", json!({})).await;
-    let beat = json!({"current_job_id": job_id});
-    api.post_as(&token, "/workers/worker-a/heartbeat", &beat).await.expect(200);
-    let answer = api.post_as(&token, "/workers/worker-a/claim", &json!({})).await;
-    let problem = answer.problem(409, "LEASE_HELD");
-    assert_eq!((&problem["job_id"], &problem["attempt"]), (&json!(job_id), &json!(1)));
-}
-
-#[tokio::test]
 async fn draining_is_told_to_the_worker_and_taken_back() {
     let api = Api::new();
     let token = api.register("worker-a").await;
