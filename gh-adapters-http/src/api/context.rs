@@ -14,7 +14,7 @@ use tracing::{Instrument, info, info_span};
 
 use super::ApiState;
 use super::body::BodySlot;
-use super::declared::{self, UNMATCHED};
+use super::declared;
 use super::problem::{Problem, RetryAfter};
 
 const REQUEST_ID: &str = "x-request-id";
@@ -57,7 +57,7 @@ pub(super) async fn surround(State(state): State<Arc<ApiState>>, mut request: Re
     let started = state.clock.now();
     let request_id = RequestId::of(request.headers(), &state);
     let matched = request.extensions().get::<MatchedPath>();
-    let route = matched.map_or_else(|| UNMATCHED.to_owned(), |path| path.as_str().to_owned());
+    let route = matched.map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let method = method_name(request.method());
     let body = BodySlot::new(std::mem::take(request.body_mut()));
     request.extensions_mut().insert(request_id.clone());

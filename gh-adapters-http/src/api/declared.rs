@@ -25,9 +25,6 @@ pub(super) const ITEM_ERROR_CODES: &str = "x-item-error-codes";
 /// What every path answers to a method that it does not have, and every other path to any method.
 pub(super) static OF_ANY_PATH: [&ErrorCode; 2] = [&codes::NOT_FOUND, &codes::METHOD_NOT_ALLOWED];
 
-/// The route under which everything is measured that no route has.
-pub(super) const UNMATCHED: &str = "unmatched";
-
 /// The codes of the items of an answer, left in its extensions for the layer that looks at them.
 #[derive(Clone, Debug)]
 struct ItemCodes(Vec<&'static ErrorCode>);
@@ -82,7 +79,30 @@ fn declaration(method: &str, route: &str) -> Option<&'static Declared> {
     ends?.get(method)
 }
 
-/// Looks whether a route declares the codes that it answers: `code` its own, the others in the answer's extensions.
+/// The codes of an answer that its route does not declare: `code` is its own, those of its items are in its extensions.
+fn undeclared(
+    method: &str,
+    route: &str,
+    code: Option<&'static ErrorCode>,
+    response: &mut Response,
+) -> Vec<&'static ErrorCode> {
+    let declared = declaration(method, route);
+    let is_declared = |code: &&'static ErrorCode| match declared {
+        Some(declared) => declared.codes.contains(code) || **code == codes::METHOD_NOT_ALLOWED,
+        None => OF_ANY_PATH.contains(code),
+    };
+    let own = code.filter(|code| !is_declared(code));
+    let items = response.extensions_mut().remove::<ItemCodes>();
+    let items = items.into_iter().flat_map(|items| items.0);
+    let items = items.filter(|code| !declared.is_some_and(|declared| declared.items.contains(code)));
+    own.into_iter().chain(items).collect()
+}
+
+/// Sees to it that an answer with a code that its route does not declare is noticed.
+///
+/// # Panics
+///
+/// There is one, and debug assertions are on.
 pub(super) fn check(
     metrics: &Metrics,
     method: &str,
@@ -90,19 +110,72 @@ pub(super) fn check(
     code: Option<&'static ErrorCode>,
     response: &mut Response,
 ) {
-    let declared = declaration(method, route);
-    let is_declared = |code: &&'static ErrorCode| {
-        let of_any_path = route == UNMATCHED || **code == codes::METHOD_NOT_ALLOWED;
-        (of_any_path && (OF_ANY_PATH.contains(code) || **code == codes::INTERNAL_ERROR))
-            || declared.is_some_and(|declared| declared.codes.contains(code))
-    };
-    let own = code.filter(|code| !is_declared(code));
-    let items = response.extensions_mut().remove::<ItemCodes>();
-    let items = items.into_iter().flat_map(|items| items.0);
-    let items = items.filter(|code| !declared.is_some_and(|declared| declared.items.contains(code)));
-    for code in own.into_iter().chain(items) {
+    for code in undeclared(method, route, code, response) {
         metrics.undeclared_code(route, code);
         tracing::error!(code = code.as_str(), method, route, "a route answered a code that it does not declare");
         debug_assert!(false, "{method} {route} does not declare {}", code.as_str());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use gh_core::application::FleetFigures;
+
+    use super::*;
+
+    fn is_let_through(method: &str, route: &str, code: &'static ErrorCode) -> bool {
+        undeclared(method, route, Some(code), &mut Response::default()).is_empty()
+    }
+
+    fn item_is_let_through(route: &str, code: &'static ErrorCode) -> bool {
+        undeclared("POST", route, None, &mut with_items(Response::default(), [code])).is_empty()
+    }
+
+    #[test]
+    fn what_a_route_declares_passes_and_nothing_else() {
+        let cancel = "/api/v1/jobs/{job_id}/cancel";
+        for prefix in ["", "/ghosthands", "/{tenant}/x"] {
+            let route = format!("{prefix}{cancel}");
+            assert!(is_let_through("POST", &route, &codes::JOB_NOT_CANCELLABLE), "{route}");
+            assert!(is_let_through("POST", &route, &codes::MALFORMED_JSON), "{route}");
+            assert!(is_let_through("POST", &route, &codes::UNAVAILABLE), "{route}");
+            assert!(!is_let_through("POST", &route, &codes::JOB_NOT_RETRYABLE), "{route}");
+            assert!(!is_let_through("POST", &route, &codes::NOT_FOUND), "{route}");
+        }
+        assert!(is_let_through("HEAD", "/api/v1/jobs/{job_id}", &codes::JOB_NOT_FOUND));
+        assert!(!is_let_through("GET", "/health", &codes::UNAUTHENTICATED));
+    }
+
+    #[test]
+    fn any_path_may_say_that_it_has_no_such_route_or_method() {
+        assert!(is_let_through("PATCH", "/api/v1/jobs", &codes::METHOD_NOT_ALLOWED));
+        assert!(is_let_through("GET", "unmatched", &codes::NOT_FOUND));
+        assert!(!is_let_through("GET", "unmatched", &codes::JOB_NOT_FOUND));
+    }
+
+    #[test]
+    fn items_have_declarations_of_their_own() {
+        let usage = "/api/v1/jobs/{job_id}/attempts/{attempt}/usage";
+        assert!(item_is_let_through(usage, &codes::USAGE_SHRANK));
+        assert!(!item_is_let_through(usage, &codes::STALE_LEASE));
+        assert!(!item_is_let_through("/api/v1/jobs", &codes::INVALID_REQUEST), "only as its own answer");
+    }
+
+    #[test]
+    fn what_is_not_declared_is_counted() {
+        let metrics = Metrics::new();
+        metrics.undeclared_code("/health", &codes::JOB_PAUSED);
+        let counted = r#"gh_http_undeclared_codes_total{route="/health",code="JOB_PAUSED"} 1"#;
+        let nothing = FleetFigures {
+            jobs: Vec::new(),
+            workers: Vec::new(),
+            waiting: BTreeMap::new(),
+            callbacks_open: 0,
+            callbacks_due: 0,
+        };
+        let text = metrics.render(&nothing);
+        assert!(text.lines().any(|line| line == counted), "{text}");
     }
 }

@@ -129,6 +129,10 @@ async fn nested_under_a_path_everything_answers_as_at_the_root() {
     assert!(refused.header("allow").contains("POST"), "{refused:?}");
     let document = ask(Method::GET, "/ghosthands/openapi.json").await.expect(200);
     assert_eq!(document["servers"], json!([{"url": "/ghosthands"}]));
+    for path in ["/ghosthands/docs", "/ghosthands/docs/start.js", "/ghosthands/docs/swagger-ui-bundle.js"] {
+        let answer = ask(Method::HEAD, path).await;
+        assert_eq!(answer.status, 200, "{path}");
+    }
     let metrics = ask(Method::GET, "/ghosthands/metrics").await;
     for line in [
         r#"gh_http_requests_total{method="GET",route="/ghosthands/api/v1/jobs/{job_id}",status="404"} 1"#,

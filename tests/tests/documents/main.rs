@@ -172,25 +172,6 @@ fn every_link_and_every_file_named_in_the_documents_is_there() -> Outcome {
     Ok(())
 }
 
-#[test]
-fn every_error_code_is_documented_with_its_status() -> Outcome {
-    let page = std::fs::read_to_string(root().join("docs/errors.md"))?;
-    let mut documented: Vec<(&str, u16)> = page
-        .lines()
-        .filter_map(|line| {
-            let mut cells = line.strip_prefix("| `")?.split(" | ");
-            let code = cells.next()?.strip_suffix('`')?;
-            Some((code, cells.next()?.parse().ok()?))
-        })
-        .collect();
-    let mut answered: Vec<(&str, u16)> =
-        gh_adapters_http::api::error_codes().map(|code| (code.as_str(), code.status().as_u16())).collect();
-    documented.sort_unstable();
-    answered.sort_unstable();
-    assert_eq!(documented, answered, "docs/errors.md is on the left, the API on the right");
-    Ok(())
-}
-
 /// The folder of the workspace.
 fn root() -> &'static Path {
     static ROOT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
