@@ -1,5 +1,8 @@
 //! The API: every route of the control plane, for clients and for workers.
 //!
+//! [`router`] serves it. Who calls is told by an [`Authenticate`]: the keys of a [`KeyRing`], or what an embedding service
+//! has instead. Every error has a code of [`error_codes`], and every route declares which of them it answers.
+//!
 //! Handlers translate and decide nothing: each reads a request, calls one use case of the
 //! [`ControlPlane`], and writes the answer. A route is declared together with its
 //! description, so that [`openapi`] holds every route that [`router`] serves.
@@ -101,7 +104,10 @@ impl ApiState {
     }
 }
 
-/// The whole API, ready to be served.
+/// The whole API, ready to be served: at the root, or nested under a path of another axum service
+/// (`Router::nest("/ghosthands", api::router(…))`). It needs no state and no layer of that service, brings its own
+/// answers to unknown paths and methods, and measures and logs its own requests only. Layers that the service puts
+/// around it run first, so that what they leave in a request's extensions is there for [`Authenticate`].
 pub fn router(control_plane: Arc<ControlPlane>, config: ApiConfig) -> Router {
     let state = Arc::new(ApiState {
         control_plane,
