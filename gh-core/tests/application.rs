@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gh_core::application::{ControlPlane, Ports, StreamItem, UseCaseError, Wakeups};
+use gh_core::application::{BackgroundLoops, ControlPlane, Ports, StreamItem, UseCaseError, Wakeups};
 use gh_core::domain::code::{Actor, ClientName};
 use gh_core::domain::commands::{Credential, Deregister, Report, ReportOutcome, Selector, UsageClosing};
 use gh_core::domain::ids::{Attempt, JobId};
@@ -153,7 +153,7 @@ async fn a_claim_whose_caller_went_away_does_not_attract_strict_jobs() {
     let who = stage.worker("worker-a", Some("sandbox-a")).await;
     let gone = tokio::time::timeout(Duration::from_secs(1), stage.control_plane.claim(&who, WAIT)).await;
     assert!(gone.is_err(), "the caller gave up while it waited");
-    stage.control_plane.sweep_once().await.unwrap();
+    stage.control_plane.note_departures().await.unwrap();
     stage.clock.advance(Duration::from_secs(4));
     let client = ClientName::new("valet");
     let submitted = stage.control_plane.submit(&client, submission_to("sandbox-a", "strict")).await.unwrap();
@@ -272,4 +272,78 @@ async fn what_the_rules_refuse_is_told_as_a_rejection_and_changes_nothing() {
     let refused = stage.control_plane.submit(&ClientName::new("valet"), request).await;
     let Err(UseCaseError::Rejected(Rejection::Invalid(errors))) = refused else { panic!("{refused:?}") };
     assert_eq!(errors[0].field, "priority");
+}
+
+/// A control plane of its own over a store, as another process has it: nobody wakes anybody in it from outside.
+fn process(store: &Arc<MemoryStore>, sent: &Arc<tokio::sync::Semaphore>) -> ControlPlane {
+    let wakeups = Arc::new(Wakeups::new());
+    let mut sender = MockCallbackSender::new();
+    let sent = Arc::clone(sent);
+    sender.expect_send().returning(move |_| {
+        sent.add_permits(1);
+        answered(204)
+    });
+    let ports = Ports {
+        store: store.clone(),
+        reader: store.clone(),
+        outbox: store.clone(),
+        sender: Arc::new(sender),
+        signals: wakeups.clone(),
+        wakeups,
+    };
+    ControlPlane::new(ports, rules())
+}
+
+#[tokio::test(start_paused = true)]
+async fn processes_that_answer_and_processes_that_sweep_and_deliver_work_apart() {
+    let clock = Arc::new(ManualClock::default());
+    let store = Arc::new(MemoryStore::new(clock.clone(), [7; 32]));
+    let (sent_by_api, sent) = (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(tokio::sync::Semaphore::new(0)));
+    let (api, background) = (process(&store, &sent_by_api), process(&store, &sent));
+    let story = async {
+        let who = api.register(&registration("worker-a")).await.unwrap().credential;
+        let valet = ClientName::new("valet");
+        let (claimed, submitted) = tokio::join!(api.claim(&who, WAIT), async {
+            tokio::task::yield_now().await;
+            api.submit(&valet, submission()).await.unwrap()
+        });
+        assert_eq!(claimed.unwrap().expect("dispatch answers the claim").job.id, submitted.job.id);
+        // The other process hears of nothing and delivers and sweeps all the same.
+        sent.acquire().await.unwrap().forget();
+        clock.advance(Duration::from_secs(3600));
+        let swept = async {
+            while api.job(submitted.job.id).await.unwrap().live_lease().is_some() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), swept).await.expect("the lost worker is given up");
+        assert_eq!(sent_by_api.available_permits(), 0, "a process that does not deliver sends nothing");
+        api.close();
+        background.close();
+    };
+    let elsewhere = BackgroundLoops::SWEEP.and(BackgroundLoops::DELIVER);
+    tokio::join!(BackgroundLoops::DISPATCH.run(&api), elsewhere.run(&background), story);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_dispatch_loop_writes_down_a_connection_that_broke() {
+    let stage = Stage::delivering();
+    let who = stage.worker("worker-a", None).await;
+    let listens_until = async || {
+        let (_, view) = stage.control_plane.reader().worker(&who.worker_id).await.unwrap();
+        view.unwrap().vitals.listened_until().unwrap()
+    };
+    let story = async {
+        let claim = stage.control_plane.claim(&who, WAIT);
+        assert!(tokio::time::timeout(Duration::from_secs(1), claim).await.is_err(), "the caller gave up");
+        let now = stage.control_plane.reader().now().await.unwrap();
+        let noted = async {
+            while listens_until().await > now {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), noted).await.expect("it is written down");
+        stage.control_plane.close();
+    };
+    tokio::join!(BackgroundLoops::DISPATCH.run(&stage.control_plane), story);
 }

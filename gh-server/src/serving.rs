@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use gh_core::application::ControlPlane;
+use gh_core::application::{BackgroundLoops, ControlPlane};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -47,7 +47,7 @@ pub(crate) async fn serve(
 ) -> io::Result<()> {
     let stopping = CancellationToken::new();
     let serving = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned());
-    let work = async { tokio::join!(serving.into_future(), control_plane.run()).0 };
+    let work = async { tokio::join!(serving.into_future(), BackgroundLoops::ALL.run(&control_plane)).0 };
     tokio::pin!(work);
     tokio::select! {
         ended = &mut work => return ended,

@@ -49,6 +49,7 @@ impl FaultyReader {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl Reader for FaultyReader {
     async fn now(&self) -> Result<Timestamp, StoreError> {

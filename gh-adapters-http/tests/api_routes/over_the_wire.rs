@@ -65,11 +65,11 @@ async fn a_claim_whose_worker_hangs_up_no_longer_counts_as_waiting() {
             answer = claim => panic!("{answer:?}"),
             () = waiting => {}
         }
-        // The claim is dropped here, and its connection with it: the server notices, and the sweep writes it down.
+        // The claim is dropped here, and its connection with it: the server notices, and writes it down.
         // Far less than the claim's 30 s pass, but more than the grace for coming back.
         api.clock.advance(Duration::from_secs(4));
         while eligible(&api).await.is_ok() {
-            api.control_plane.sweep_once().await.unwrap();
+            api.control_plane.note_departures().await.unwrap();
             tokio::task::yield_now().await;
             api.clock.advance(Duration::from_millis(1));
         }

@@ -11,7 +11,8 @@ use crate::domain::changeset::Changeset;
 use crate::domain::commands::{Claim, ClaimAnswer, Credential, Granted};
 use crate::domain::ids::{ConnectionId, WorkerId};
 use crate::domain::worker::ConnectionKind;
-use crate::ports::store::{ClaimRequest, StoreError};
+use crate::ports::signals::{Signals, Wake};
+use crate::ports::store::ClaimRequest;
 
 /// A job that a worker was given.
 pub type Claimed = Granted;
@@ -120,12 +121,21 @@ impl ControlPlane {
     ///
     /// The store is away.
     pub async fn dispatch_once(&self) -> Result<usize, UseCaseError> {
-        let _one_at_a_time = self.dispatching.lock().await;
+        // One at a time; whoever may have been given a job in a call whose answer was lost is remembered.
+        let mut unsure = self.dispatching.lock().await;
         let workers = self.claims.workers();
         if workers.is_empty() {
             return Ok(0);
         }
-        let committed = self.ports.store.claim(ClaimRequest { workers }, &self.rules).await?;
+        let committed = match self.ports.store.claim(ClaimRequest { workers: workers.clone() }, &self.rules).await {
+            Ok(committed) => committed,
+            Err(error) => {
+                unsure.extend(workers);
+                return Err(error.into());
+            }
+        };
+        // Their claims look again, and find what they were given.
+        unsure.drain().for_each(|worker_id| self.ports.signals.wake(Wake::Worker(worker_id)));
         for changes in &committed {
             self.hand_over(changes);
             self.announce(changes);
@@ -143,14 +153,20 @@ impl ControlPlane {
         }
     }
 
-    /// Notes that a connection's other end went away; the sweep loop writes it down.
+    /// Notes that a connection's other end went away; the dispatch loop writes it down at once.
     pub(super) fn depart(&self, who: &Credential, connection: ConnectionId, kind: ConnectionKind) {
         // The receiver lives as long as this control plane.
         let _noted = self.departures.send(Departure { who: who.clone(), connection, kind });
+        self.ports.wakeups.wake(Wake::Dispatch);
     }
 
-    /// Writes down which connections ended without a word.
-    pub(super) async fn note_departures(&self) -> Result<(), StoreError> {
+    /// Writes down which waiting claims and streams of this process ended without a word, so that nobody counts on
+    /// them any more.
+    ///
+    /// # Errors
+    ///
+    /// The store is away.
+    pub async fn note_departures(&self) -> Result<(), UseCaseError> {
         use crate::domain::commands::ConnectionNews;
         let mut departed = self.departed.lock().await;
         while let Ok(Departure { who, connection, kind }) = departed.try_recv() {
@@ -158,10 +174,12 @@ impl ControlPlane {
             let news = ConnectionNews { who, connection, kind, open_for: None, broken };
             match self.execute(&news).await {
                 Ok(()) | Err(UseCaseError::Rejected(_)) => {}
-                Err(UseCaseError::Unavailable(error)) => {
-                    return Err(error.unwrap_or(StoreError::Unavailable(None)));
+                Err(error @ UseCaseError::Unavailable(_)) => {
+                    // The next round tries again; nobody is woken for it, or this would spin while the store is away.
+                    let _noted = self.departures.send(Departure { who: news.who, connection, kind });
+                    return Err(error);
                 }
-                Err(UseCaseError::Internal(error)) => return Err(error),
+                Err(error @ UseCaseError::Internal(_)) => return Err(error),
             }
         }
         Ok(())

@@ -2,8 +2,8 @@
 //!
 //! [`ControlPlane`] is what every way in calls: HTTP handlers, an embedder's own code, tests. Three loops stand beside
 //! it, [`dispatch`](ControlPlane::dispatch_once), [`sweep`](ControlPlane::sweep_once) and
-//! [`deliver`](ControlPlane::deliver_once); each is a step that tests call directly, and
-//! [`run`](ControlPlane::run) is the thin loop around all of them that every process needs once.
+//! [`deliver`](ControlPlane::deliver_once); each is a step that tests call directly, and [`BackgroundLoops`] are the
+//! thin loops around them and say which process runs which.
 
 mod background;
 mod claims;
@@ -11,9 +11,11 @@ mod execute;
 mod figures;
 mod fleet;
 mod jobs;
+mod loops;
 mod reports;
 mod wakeups;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -22,10 +24,11 @@ pub use claims::Claimed;
 pub use figures::{FleetFigures, WaitingJobs};
 pub use fleet::{DirectiveStream, StreamItem};
 pub use jobs::{BatchItem, JobAnswer};
+pub use loops::BackgroundLoops;
 pub use wakeups::{Wakeups, WorkerWakes};
 
 use crate::domain::commands::Credential;
-use crate::domain::ids::ConnectionId;
+use crate::domain::ids::{ConnectionId, WorkerId};
 use crate::domain::policy::Policy;
 use crate::domain::rejection::Rejection;
 use crate::domain::rules::Rules;
@@ -82,7 +85,7 @@ pub struct ControlPlane {
     ports: Ports,
     rules: Rules,
     claims: claims::WaitingRoom,
-    dispatching: tokio::sync::Mutex<()>,
+    dispatching: tokio::sync::Mutex<HashSet<WorkerId>>,
     departures: mpsc::UnboundedSender<Departure>,
     departed: tokio::sync::Mutex<mpsc::UnboundedReceiver<Departure>>,
     closing: watch::Sender<bool>,
@@ -97,7 +100,7 @@ struct Departure {
 }
 
 impl ControlPlane {
-    /// Puts a control plane together. Nothing runs yet: see [`Self::run`].
+    /// Puts a control plane together. Nothing runs yet: see [`BackgroundLoops`].
     #[must_use]
     pub fn new(ports: Ports, rules: Rules) -> Self {
         let (departures, departed) = mpsc::unbounded_channel();
@@ -105,7 +108,7 @@ impl ControlPlane {
             ports,
             rules,
             claims: claims::WaitingRoom::default(),
-            dispatching: tokio::sync::Mutex::new(()),
+            dispatching: tokio::sync::Mutex::default(),
             departures,
             departed: tokio::sync::Mutex::new(departed),
             closing: watch::Sender::new(false),
@@ -130,7 +133,7 @@ impl ControlPlane {
         self.ports.store.as_ref()
     }
 
-    /// Ends everything that waits: claims come back empty, streams close, the loops stop.
+    /// Ends everything that waits: claims come back empty, streams close, the loops stop. Nothing opens it again.
     pub fn close(&self) {
         self.closing.send_replace(true);
     }

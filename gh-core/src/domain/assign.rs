@@ -42,7 +42,7 @@ pub fn assign<'a>(
 ) -> Vec<Assignment<'a>> {
     let mut idle = IdleWorkers::new(workers);
     let mut jobs: Vec<&Job> = jobs.into_iter().filter(|job| matches!(job.state, JobState::Pending(_))).collect();
-    jobs.sort_unstable_by_key(|job| job.queue_order());
+    jobs.sort_by_cached_key(|job| job.queue_order());
     let mut assignments = Vec::with_capacity(idle.left.min(jobs.len()));
     for job in jobs {
         if idle.left == 0 {

@@ -1,9 +1,12 @@
 //! What a decision changes, and what it relied on. Only the core can make one.
 //!
 //! A store does one thing with a [`Changeset`]: all of it, or none of it and a conflict. Its fields are private, so
-//! nothing outside this crate can store a status without its event and its callback.
+//! nothing outside this crate can store a status without its event and its callback. Stores that are logs write it down;
+//! what they read back is a [`Recorded`], which can be looked at but not stored again.
 
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::callback::NewCallback;
 use super::code::ClientName;
@@ -15,7 +18,7 @@ use super::time::Timestamp;
 use super::worker::{Deregistration, NameRecord, VitalsChange, Worker};
 
 /// One of the things whose version a decision can rely on.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum AggregateId {
     /// A worker.
     Worker(WorkerId),
@@ -28,7 +31,7 @@ pub enum AggregateId {
 }
 
 /// A job as it shall be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JobWrite {
     /// The new state; its version is the one after the version that must be stored now.
     pub job: Arc<Job>,
@@ -52,10 +55,11 @@ pub trait Stored {
 }
 
 /// All that one decision changes, and the version of everything it relied on.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Changeset {
     pub(super) relied_on: Vec<(AggregateId, Version)>,
     pub(super) silent: Vec<(WorkerId, Timestamp)>,
+    pub(super) occupants: Vec<(WorkerId, Option<JobId>)>,
     pub(super) jobs: Vec<JobWrite>,
     pub(super) workers: Vec<Arc<Worker>>,
     pub(super) names: Vec<NameRecord>,
@@ -76,8 +80,32 @@ impl Changeset {
     pub fn fits(&self, stored: &impl Stored) -> bool {
         self.relied_on.iter().all(|(id, version)| stored.version(id) == *version)
             && self.silent.iter().all(|(id, last_seen)| stored.last_seen(id).is_none_or(|seen| seen <= *last_seen))
+            && self.occupants.iter().all(|(id, occupant)| stored.occupant(id) == *occupant)
             && !self.idempotency_keys.iter().any(|(key, _)| stored.has_idempotency_key(key))
             && !self.occupies_twice(stored)
+    }
+
+    /// Whether this was decided on something that `other` would have written. A store that refuses `other` refuses
+    /// this too, where both are in one batch: a version alone does not tell who wrote it.
+    #[must_use]
+    pub fn builds_on(&self, other: &Self) -> bool {
+        self.relied_on.iter().any(|(id, version)| {
+            let written = match id {
+                AggregateId::Job(id) => {
+                    other.jobs.iter().find(|write| write.job.id == *id).map(|write| write.job.version)
+                }
+                AggregateId::Worker(id) => {
+                    other.workers.iter().find(|known| known.id == *id).map(|known| known.version)
+                }
+                AggregateId::Name(name) => {
+                    other.names.iter().find(|known| known.name == *name).map(|known| known.version)
+                }
+                AggregateId::Deregistration(id) => {
+                    other.deregistrations.iter().find(|known| known.id == *id).map(|known| known.version)
+                }
+            };
+            written == Some(*version)
+        })
     }
 
     /// Whether two jobs would occupy one worker.
@@ -105,6 +133,14 @@ impl Changeset {
     #[must_use]
     pub fn silent(&self) -> &[(WorkerId, Timestamp)] {
         &self.silent
+    }
+
+    /// By which job, if by any, each of these workers must be [occupied](Job::occupies): a store that finds another
+    /// refuses the whole changeset. Every write of a worker asks for this, since a grant relies on its worker without
+    /// writing it.
+    #[must_use]
+    pub fn occupants(&self) -> &[(WorkerId, Option<JobId>)] {
+        &self.occupants
     }
 
     /// Jobs to write. The worker that a job [occupies](Job::occupies) may be occupied by no other: a store that finds
@@ -184,5 +220,74 @@ impl Changeset {
             && self.deregistrations.is_empty()
             && self.vitals.is_empty()
             && self.worker_events.is_empty()
+    }
+}
+
+/// A changeset that was stored, as a log gives it back.
+///
+/// It is believed, like everything that a store gives back; but no store takes it for a decision.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "Parts")]
+pub struct Recorded(Changeset);
+
+impl Recorded {
+    /// What was stored.
+    pub(super) const fn changes(&self) -> &Changeset {
+        &self.0
+    }
+
+    /// Events of jobs that it appended.
+    #[must_use]
+    pub fn job_events(&self) -> &[JobEvent] {
+        &self.0.job_events
+    }
+
+    /// Events of workers that it appended.
+    #[must_use]
+    pub fn worker_events(&self) -> &[WorkerEvent] {
+        &self.0.worker_events
+    }
+}
+
+/// What a log holds of a [`Changeset`]: what its check was made against, and callbacks, which are kept by job, matter
+/// no more.
+#[derive(Deserialize)]
+struct Parts {
+    jobs: Vec<JobWrite>,
+    workers: Vec<Arc<Worker>>,
+    names: Vec<NameRecord>,
+    deregistrations: Vec<Arc<Deregistration>>,
+    vitals: Vec<VitalsChange>,
+    job_events: Vec<JobEvent>,
+    worker_events: Vec<WorkerEvent>,
+    ledger: Vec<(JobId, LedgerEntry)>,
+    idempotency_keys: Vec<((ClientName, Box<str>), IdempotencyRecord)>,
+}
+
+impl From<Parts> for Recorded {
+    fn from(parts: Parts) -> Self {
+        let Parts {
+            jobs,
+            workers,
+            names,
+            deregistrations,
+            vitals,
+            job_events,
+            worker_events,
+            ledger,
+            idempotency_keys,
+        } = parts;
+        Self(Changeset {
+            jobs,
+            workers,
+            names,
+            deregistrations,
+            vitals,
+            job_events,
+            worker_events,
+            ledger,
+            idempotency_keys,
+            ..Changeset::default()
+        })
     }
 }

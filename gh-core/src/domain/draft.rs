@@ -188,13 +188,18 @@ impl<'d> Draft<'d> {
         }
     }
 
-    /// Writes a worker: new, or read through this draft before.
+    /// Writes a worker: new, or read through this draft before. That a job occupies it, or none does, is relied on:
+    /// whoever retires a worker must know what it has.
     pub(super) fn save_worker(&mut self, mut worker: Worker) {
         if let Some(written) = self.changes.workers.iter_mut().find(|known| known.id == worker.id) {
             worker.version = written.version;
             *written = Arc::new(worker);
         } else {
             self.rely(AggregateId::Worker(worker.id.clone()), worker.version);
+            if let Some(view) = self.snapshot.workers.get(&worker.id) {
+                let occupant = view.occupied_by.map(|occupation| occupation.job_id);
+                self.changes.occupants.push((worker.id.clone(), occupant));
+            }
             worker.version = worker.version.next();
             self.changes.workers.push(Arc::new(worker));
         }

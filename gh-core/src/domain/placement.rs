@@ -1,5 +1,7 @@
 //! Why a job is where it is, or why it still waits: for people, and as stable codes.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::ids::{Name, WorkerId};
@@ -19,6 +21,28 @@ pub struct WaitingGroup {
     pub jobs: u64,
     /// Since when the one waits that waits longest.
     pub oldest: Timestamp,
+}
+
+impl WaitingGroup {
+    /// The groups that these jobs make up, in a stable order; those that do not wait are passed over.
+    #[must_use]
+    pub fn of_jobs<'j>(jobs: impl IntoIterator<Item = &'j Job>, now: Timestamp) -> Vec<Self> {
+        let mut groups: BTreeMap<(Option<&Name>, WaitObstacle), (u64, Timestamp)> = BTreeMap::new();
+        for job in jobs {
+            if let (Some(wait), Some(obstacle)) = (job.wait(), job.obstacle(now)) {
+                let (count, oldest) = groups.entry((job.waits_for(), obstacle)).or_insert((0, wait.since));
+                *count += 1;
+                *oldest = wait.since.min(*oldest);
+            }
+        }
+        let group = |((target, obstacle), (jobs, oldest)): ((Option<&Name>, _), _)| Self {
+            target: target.cloned(),
+            obstacle,
+            jobs,
+            oldest,
+        };
+        groups.into_iter().map(group).collect()
+    }
 }
 
 /// Why a job waits.

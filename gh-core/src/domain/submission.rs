@@ -15,26 +15,44 @@ use super::usd::Usd;
 
 /// A submission as it comes in: the right types, nothing else checked. Absent means "the default".
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "each field is documented where it is checked, in JobSpec")]
 pub struct SubmissionRequest {
+    /// The client's own id of the task; required, 1–255 characters.
     pub valet_task_id: Option<String>,
+    /// The client's user; required, a UUID.
     pub valet_user_id: Option<String>,
+    /// What kind of work it is; required, 1–100 characters.
     pub job_type: Option<String>,
+    /// Where the work is; required, http or https, at most 2,048 characters.
     pub target_url: Option<String>,
+    /// What is to be done, in words; required, 1–10,000 characters.
     pub task_description: Option<String>,
+    /// Opaque JSON for the worker.
     pub profile: Option<Json>,
+    /// Opaque JSON for the worker.
     pub input_data: Option<Json>,
+    /// Where callbacks go; http or https, at most 2,048 characters; absent: nowhere.
     pub callback_url: Option<String>,
+    /// The target that the client wants; a [`Name`], required unless the affinity is `any`.
     pub target_worker_id: Option<String>,
+    /// `strict`, `preferred` or `any`; absent: `any`.
     pub worker_affinity: Option<String>,
+    /// How long to wait for the target, in seconds; 0–3,600, absent: 0.
     pub affinity_wait_seconds: Option<i64>,
+    /// 1 (last) to 10 (first); absent: 5.
     pub priority: Option<i64>,
+    /// How long one attempt may run, in seconds; 1–86,400, absent: 300.
     pub timeout_seconds: Option<i64>,
+    /// How long after submission it may still wait, in seconds; 1–604,800, absent: without end.
     pub expires_in_seconds: Option<i64>,
+    /// How many attempts there are; 1–20, absent: 3.
     pub max_attempts: Option<i64>,
+    /// The same, the first attempt not counted; 0–19. With both, it is `max_attempts` − 1.
     pub max_retries: Option<i64>,
+    /// What it may cost; above 0, absent: anything.
     pub budget_usd: Option<Usd>,
+    /// The client's key against double submission; 1–255 characters.
     pub idempotency_key: Option<String>,
+    /// Opaque JSON object that is told back; at most 8 KiB.
     pub metadata: Option<Json>,
 }
 

@@ -3,9 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use crate::domain::callback::{CallbackQueue, Delivery, DeliveryState, LeasedDelivery, NewCallback, Settled};
+use crate::domain::callback::{Delivery, JobCallbacks, LeasedDelivery, NewCallback};
 use crate::domain::ids::{JobId, SendLeaseId};
 use crate::domain::job::Job;
 use crate::domain::policy::Policy;
@@ -14,9 +12,7 @@ use crate::ports::outbox::Settlement;
 
 #[derive(Debug)]
 struct QueueRow {
-    queue: CallbackQueue,
-    /// Deliveries that are through, by sequence.
-    closed: Vec<Arc<Delivery>>,
+    callbacks: JobCallbacks,
     /// Its entry in `due`.
     due: Option<Timestamp>,
 }
@@ -33,21 +29,13 @@ impl CallbackTable {
     /// Puts a callback at the end of its job's queue; those that it replaces stay listed.
     pub(super) fn enqueue(&mut self, callback: NewCallback, now: Timestamp, policy: &Policy) {
         let id = callback.job_id;
-        self.rows.entry(id).or_insert_with(|| QueueRow {
-            queue: CallbackQueue::new(id),
-            closed: Vec::new(),
-            due: None,
-        });
-        self.change(id, |row| {
-            for replaced in row.queue.enqueue(callback, now, policy) {
-                row.close(replaced);
-            }
-        });
+        self.rows.entry(id).or_insert_with(|| QueueRow { callbacks: JobCallbacks::new(id), due: None });
+        self.change(id, |callbacks| callbacks.enqueue(callback, now, policy));
     }
 
     /// Lets a terminal callback go that was held.
     pub(super) fn release(&mut self, id: JobId, now: Timestamp) {
-        self.change(id, |row| row.queue.release_held(now));
+        self.change(id, |callbacks| callbacks.queue.release_held(now));
     }
 
     /// Takes the head of a job's queue for sending, if it is due and nobody else has it.
@@ -58,30 +46,13 @@ impl CallbackTable {
         now: Timestamp,
         policy: &Policy,
     ) -> Option<LeasedDelivery> {
-        self.change(job.id, |row| row.queue.lease(job, lease_id, now, policy)).flatten()
+        self.change(job.id, |callbacks| callbacks.queue.lease(job, lease_id, now, policy)).flatten()
     }
 
     /// Records what came of an attempt; gives back the deliveries that were given up.
     pub(super) fn settle(&mut self, settlement: &Settlement, now: Timestamp) -> Vec<Delivery> {
-        self.change(settlement.job_id, |row| {
-            let head = row.queue.open.front()?;
-            if head.id != settlement.delivery_id {
-                return None;
-            }
-            let Settled { closed, overtaken } =
-                row.queue.settle(settlement.lease_id, &settlement.outcome, now, settlement.jitter)?;
-            let through = closed.into_iter().chain(overtaken);
-            let mut dead = Vec::new();
-            for delivery in through {
-                if delivery.state == DeliveryState::Dead {
-                    dead.push(delivery.clone());
-                }
-                row.close(delivery);
-            }
-            Some(dead)
-        })
-        .flatten()
-        .unwrap_or_default()
+        let dead = self.change(settlement.job_id, |callbacks| callbacks.settle(settlement, now));
+        dead.flatten().unwrap_or_default()
     }
 
     /// Jobs whose queue is due, longest due first.
@@ -100,32 +71,22 @@ impl CallbackTable {
     }
 
     /// At most `limit` deliveries of a job with a sequence below `before`, newest first.
-    pub(super) fn deliveries(&self, id: JobId, before: u64, limit: usize) -> Vec<Arc<Delivery>> {
-        let Some(row) = self.rows.get(&id) else {
-            return Vec::new();
-        };
-        let mut closed = row.closed.iter().rev().skip_while(|known| known.sequence >= before).peekable();
-        let mut open = row.queue.open.iter().rev().skip_while(|known| known.sequence >= before).peekable();
-        std::iter::from_fn(|| {
-            let newest_open = open.peek().map(|delivery| delivery.sequence);
-            let newest_closed = closed.peek().map(|delivery| delivery.sequence);
-            if newest_open > newest_closed { open.next().cloned().map(Arc::new) } else { closed.next().cloned() }
-        })
-        .take(limit)
-        .collect()
+    pub(super) fn deliveries(&self, id: JobId, before: Option<u64>, limit: usize) -> Vec<Arc<Delivery>> {
+        self.rows.get(&id).map(|row| row.callbacks.newest_first(before, limit)).unwrap_or_default()
     }
 
     /// Changes one row and puts what is derived from it right.
-    fn change<R>(&mut self, id: JobId, change: impl FnOnce(&mut QueueRow) -> R) -> Option<R> {
+    fn change<R>(&mut self, id: JobId, change: impl FnOnce(&mut JobCallbacks) -> R) -> Option<R> {
         let row = self.rows.get_mut(&id)?;
-        self.open -= row.queue.open.len() as u64;
-        let result = change(row);
-        self.open += row.queue.open.len() as u64;
-        if row.queue.open.is_empty() {
-            row.queue.open.shrink_to_fit();
-            row.closed.shrink_to_fit();
+        let callbacks = &mut row.callbacks;
+        self.open -= callbacks.queue.open.len() as u64;
+        let result = change(callbacks);
+        self.open += callbacks.queue.open.len() as u64;
+        if callbacks.queue.open.is_empty() {
+            callbacks.queue.open.shrink_to_fit();
+            callbacks.closed.shrink_to_fit();
         }
-        let due = row.queue.due_at();
+        let due = callbacks.queue.due_at();
         if row.due != due {
             if let Some(before) = row.due {
                 self.due.remove(&(before, id));
@@ -136,15 +97,5 @@ impl CallbackTable {
             row.due = due;
         }
         Some(result)
-    }
-}
-
-impl QueueRow {
-    /// Keeps a delivery that is through, without the spare room of what it was built in.
-    fn close(&mut self, mut delivery: Delivery) {
-        delivery.attempts.shrink_to_fit();
-        delivery.body = delivery.body.map(|body| Bytes::copy_from_slice(&body));
-        let place = self.closed.partition_point(|known| known.sequence < delivery.sequence);
-        self.closed.insert(place, Arc::new(delivery));
     }
 }

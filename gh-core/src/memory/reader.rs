@@ -60,7 +60,7 @@ impl Reader for MemoryStore {
         limit: usize,
     ) -> Result<Vec<Arc<Delivery>>, StoreError> {
         let (state, _) = self.lock()?;
-        Ok(state.callbacks.deliveries(job_id, before.unwrap_or(u64::MAX), limit))
+        Ok(state.callbacks.deliveries(job_id, before, limit))
     }
 
     async fn workers(&self, query: &WorkerQuery) -> Result<(Timestamp, Vec<WorkerView>), StoreError> {

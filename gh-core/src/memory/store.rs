@@ -20,7 +20,16 @@ impl Store for MemoryStore {
 
     async fn commit(&self, changes: Vec<Changeset>, rules: &Rules) -> Result<Vec<Result<(), Conflict>>, StoreError> {
         let (mut state, now) = self.lock()?;
-        Ok(changes.iter().map(|changes| state.commit(changes, now, rules)).collect())
+        let mut refused: Vec<&Changeset> = Vec::new();
+        let commit = |changes| {
+            let builds_on_refused = refused.iter().any(|earlier| Changeset::builds_on(changes, earlier));
+            let outcome = if builds_on_refused { Err(Conflict) } else { state.commit(changes, now, rules) };
+            if outcome.is_err() {
+                refused.push(changes);
+            }
+            outcome
+        };
+        Ok(changes.iter().map(commit).collect())
     }
 
     async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Vec<Changeset>, StoreError> {

@@ -84,6 +84,60 @@ pub enum SendError {
 ///
 /// It keeps no state between calls, holds no lock while it sends, and always returns within its time limit (at most
 /// 25 s, less than the lease of a delivery). Secrets in the URL never reach logs, errors or excerpts.
+///
+/// # Example
+///
+/// Callbacks need not travel by HTTP. This sender hands them to a task in the same process, and gives up on one that
+/// does not listen; the core tries again later.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use async_trait::async_trait;
+/// use bytes::Bytes;
+/// use gh_core::domain::ids::DeliveryId;
+/// use gh_core::ports::callback_sender::{CallbackSender, OutgoingCallback, SendError, SendOutcome};
+/// use tokio::sync::mpsc::{self, error::SendTimeoutError};
+///
+/// #[derive(Debug)]
+/// struct Inbox(mpsc::Sender<Bytes>);
+///
+/// #[async_trait]
+/// impl CallbackSender for Inbox {
+///     async fn send(&self, callback: OutgoingCallback) -> SendOutcome {
+///         const LIMIT: Duration = Duration::from_secs(5);
+///         match self.0.send_timeout(callback.body, LIMIT).await {
+///             Ok(()) => SendOutcome::Answered {
+///                 status: 204,
+///                 retry_after: None,
+///                 excerpt: String::new(),
+///                 took: Duration::ZERO,
+///             },
+///             Err(SendTimeoutError::Timeout(_)) => {
+///                 SendOutcome::Unanswered { error: SendError::Timeout, took: LIMIT }
+///             }
+///             Err(SendTimeoutError::Closed(_)) => {
+///                 SendOutcome::Unanswered { error: SendError::Connect, took: Duration::ZERO }
+///             }
+///         }
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), url::ParseError> {
+/// let (inbox, mut received) = mpsc::channel(8);
+/// let callback = OutgoingCallback {
+///     webhook_id: DeliveryId::new(uuid::Uuid::from_u128(1)),
+///     url: "inbox://callbacks".parse()?,
+///     body: Bytes::from_static(br#"{"status": "running"}"#),
+///     attempt: 1,
+/// };
+/// let outcome = Inbox(inbox).send(callback).await;
+/// assert!(matches!(outcome, SendOutcome::Answered { status: 204, .. }));
+/// assert!(received.recv().await.is_some());
+/// # Ok(())
+/// # }
+/// ```
 #[cfg_attr(feature = "testing", mockall::automock)]
 #[async_trait]
 pub trait CallbackSender: Send + Sync + fmt::Debug {

@@ -28,6 +28,58 @@ pub struct Settlement {
 ///
 /// Each job has one [`CallbackQueue`](crate::domain::callback::CallbackQueue); its rules are the core's, the store
 /// only keeps it and finds the ones that are due. Different jobs never wait for each other.
+///
+/// # Example
+///
+/// What [`deliver_once`](crate::application::ControlPlane::deliver_once) does with it: lease, send with no lock held,
+/// settle.
+///
+/// ```
+/// # use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// # use gh_core::domain::commands::{Submit, decide};
+/// # use gh_core::domain::code::ClientName;
+/// # use gh_core::memory::MemoryStore;
+/// use gh_core::ports::callback_sender::SendOutcome;
+/// use gh_core::ports::outbox::{Outbox, Settlement};
+/// # use gh_core::ports::store::Store;
+/// # use gh_core::testing::{ManualClock, rules, submission_to};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let rules = rules();
+/// # let store = MemoryStore::new(Arc::new(ManualClock::default()), [7; 32]);
+/// # let submission = submission_to("sandbox-nowhere", "strict").validate().expect("in order");
+/// # let submit = Submit::new(ClientName::new("valet"), submission);
+/// # let snapshot = store.load(&gh_core::domain::commands::Command::keys(&submit)).await?;
+/// # store.commit(vec![decide(&snapshot, &submit, &rules).changes], &rules).await?;
+/// let outbox: &dyn Outbox = &store;
+///
+/// // The store holds a job whose client is to hear that it failed.
+/// let due = outbox.lease_due(10, &rules).await?;
+/// assert_eq!((due.len(), due[0].attempt), (1, 1));
+/// // Nobody else can send it meanwhile.
+/// assert!(outbox.lease_due(10, &rules).await?.is_empty());
+///
+/// let outcome = SendOutcome::Answered {
+///     status: 204,
+///     retry_after: None,
+///     excerpt: String::new(),
+///     took: Duration::from_millis(12),
+/// };
+/// let settlement = Settlement {
+///     job_id: due[0].job_id,
+///     lease_id: due[0].lease_id,
+///     delivery_id: due[0].delivery_id,
+///     outcome,
+///     jitter: 0.5,
+/// };
+/// outbox.settle(vec![settlement], &rules).await?;
+/// assert_eq!(outbox.next_due().await?, None);
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Outbox: Send + Sync + std::fmt::Debug {
     /// Leases the heads of at most `limit` queues that are due, longest due first.

@@ -1,12 +1,13 @@
 //! Looking, without changing anything.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::store::StoreError;
-use crate::domain::callback::Delivery;
+use crate::domain::callback::{CallbackQueue, Delivery};
 use crate::domain::event::{EventType, JobEvent, WorkerEvent};
 use crate::domain::ids::{JobId, Name, WorkerId};
 use crate::domain::job::{Job, JobStatus};
@@ -57,6 +58,14 @@ impl JobPosition {
 }
 
 impl JobQuery {
+    /// The jobs that were asked for, in their order, for stores that can look at all of them.
+    #[must_use]
+    pub fn select<'s>(&self, jobs: impl IntoIterator<Item = &'s Arc<Job>>) -> Vec<Arc<Job>> {
+        let mut jobs: Vec<&Arc<Job>> = jobs.into_iter().filter(|job| self.accepts(job)).collect();
+        jobs.sort_unstable_by_key(|job| Reverse(JobPosition::of(job)));
+        jobs.into_iter().take(self.limit).cloned().collect()
+    }
+
     /// Whether the job is one that was asked for: every condition but the limit.
     #[must_use]
     pub fn accepts(&self, job: &Job) -> bool {
@@ -110,6 +119,14 @@ pub struct WorkerQuery {
 }
 
 impl WorkerQuery {
+    /// The workers that were asked for, in their order, for stores that can look at all of them.
+    #[must_use]
+    pub fn select<'s>(&self, workers: impl IntoIterator<Item = &'s WorkerView>) -> Vec<WorkerView> {
+        let mut workers: Vec<&WorkerView> = workers.into_iter().filter(|view| self.accepts(&view.worker)).collect();
+        workers.sort_unstable_by_key(|view| &view.worker.id);
+        workers.into_iter().cloned().collect()
+    }
+
     /// Whether the worker is one that was asked for.
     #[must_use]
     pub fn accepts(&self, worker: &Worker) -> bool {
@@ -133,7 +150,68 @@ pub struct Figures {
     pub callbacks_due: u64,
 }
 
+impl Figures {
+    /// The figures of everything that is stored, for stores that can look at all of it.
+    #[must_use]
+    pub fn of<'s>(
+        jobs: impl IntoIterator<Item = &'s Arc<Job>>,
+        queues: impl IntoIterator<Item = &'s CallbackQueue>,
+        now: Timestamp,
+    ) -> Self {
+        let jobs: Vec<&Job> = jobs.into_iter().map(AsRef::as_ref).collect();
+        let count = |status| jobs.iter().filter(|job| job.status() == status).count() as u64;
+        let mut figures = Self {
+            jobs: JobStatus::ALL.into_iter().map(|status| (status, count(status))).collect(),
+            waiting: WaitingGroup::of_jobs(jobs.iter().copied(), now),
+            ..Self::default()
+        };
+        for queue in queues {
+            figures.callbacks_open += queue.open.len() as u64;
+            figures.callbacks_due += u64::from(queue.due_at().is_some_and(|due| due <= now));
+        }
+        figures
+    }
+}
+
 /// Reads what is stored. Pages are stable while rows arrive; answers are of one moment each.
+///
+/// # Example
+///
+/// All jobs, page by page: the next page begins after the last job of the one before, so a job that comes meanwhile
+/// moves nothing.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use gh_core::domain::code::ClientName;
+/// # use gh_core::domain::commands::{Command, Submit, decide};
+/// # use gh_core::memory::MemoryStore;
+/// use gh_core::ports::reader::{JobPosition, JobQuery, Reader};
+/// # use gh_core::ports::store::Store;
+/// # use gh_core::testing::{ManualClock, rules, submission};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let rules = rules();
+/// # let store = MemoryStore::new(Arc::new(ManualClock::default()), [7; 32]);
+/// # for _ in 0..5 {
+/// #     let submit = Submit::new(ClientName::new("valet"), submission().validate().expect("in order"));
+/// #     let snapshot = store.load(&submit.keys()).await?;
+/// #     store.commit(vec![decide(&snapshot, &submit, &rules).changes], &rules).await?;
+/// # }
+/// let reader: &dyn Reader = &store;
+///
+/// let mut pages = Vec::new();
+/// let mut query = JobQuery { limit: 2, ..JobQuery::default() };
+/// loop {
+///     let page = reader.jobs(&query).await?;
+///     let Some(last) = page.last() else { break };
+///     query.after = Some(JobPosition { created_at: last.created_at, id: last.id });
+///     pages.push(page.len());
+/// }
+/// assert_eq!(pages, [2, 2, 1]);
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Reader: Send + Sync + std::fmt::Debug {
     /// The store's time; fails while the store is away.

@@ -23,6 +23,13 @@ pub enum StoreError {
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// Files and connections that fail: away.
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Unavailable(Some(Box::new(error)))
+    }
+}
+
 /// A changeset was refused: something that it relied on has moved. Nothing of it is stored; load and decide again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("something that the change relied on has moved")]
@@ -57,15 +64,52 @@ pub struct Swept {
 ///
 /// - **Atomic**: of a [`Changeset`] everything is stored or nothing; readers never see a part.
 /// - **Versions**: a changeset is refused with [`Conflict`] unless everything in [`Changeset::relied_on`] has that
-///   version at the moment of the commit, every worker in [`Changeset::silent`] was silent, no worker would be occupied
-///   by two jobs, and no idempotency key is there already.
+///   version at the moment of the commit, every worker in [`Changeset::silent`] was silent, every worker in
+///   [`Changeset::occupants`] is occupied by just that job, no worker would be occupied by two jobs, and no idempotency
+///   key is there already.
 /// - **Durable**: what was answered `Ok` is there after any crash (as far as the store is durable at all).
+///
+/// # Example
+///
+/// What [`execute`](crate::application::ControlPlane::execute) does with it: load, decide, commit. A decision on what
+/// is no longer so is refused, and nothing of it is stored.
+///
+/// ```
+/// # use std::sync::Arc;
+/// use gh_core::domain::commands::{Command, decide};
+/// # use gh_core::memory::MemoryStore;
+/// use gh_core::ports::store::{Conflict, Store};
+/// use gh_core::testing::{registration, rules};
+/// # use gh_core::testing::ManualClock;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let memory_store = MemoryStore::new(Arc::new(ManualClock::default()), [7; 32]);
+/// let rules = rules();
+/// let store: &dyn Store = &memory_store;
+///
+/// // Two processes register under one name at once: both see that it is free.
+/// let register = registration("worker-a");
+/// let seen_by_one = store.load(&register.keys()).await?;
+/// let seen_by_other = store.load(&register.keys()).await?;
+/// let one = decide(&seen_by_one, &register, &rules);
+/// let other = decide(&seen_by_other, &register, &rules);
+/// assert!(one.answer.is_ok() && other.answer.is_ok());
+///
+/// // But only one of them is right.
+/// let stored = store.commit(vec![one.changes, other.changes], &rules).await?;
+/// assert_eq!(stored, [Ok(()), Err(Conflict)]);
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug {
-    /// Reads what a decision asks for, all of one moment, with the store's time.
+    /// Reads what a decision asks for, all of one moment, with the store's time: at least what the
+    /// [keys](Keys) promise, and more where that is easier.
     async fn load(&self, keys: &Keys) -> Result<Snapshot, StoreError>;
 
-    /// Stores changesets in order, each by itself: one that is refused does not touch the others.
+    /// Stores changesets in order, each by itself: one that is refused does not touch the others, but those that
+    /// [build on](Changeset::builds_on) it, which are refused too.
     /// The rules say how callbacks are [enqueued](crate::domain::callback::CallbackQueue::enqueue).
     async fn commit(&self, changes: Vec<Changeset>, rules: &Rules) -> Result<Vec<Result<(), Conflict>>, StoreError>;
 

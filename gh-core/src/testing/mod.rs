@@ -6,6 +6,7 @@
 mod builders;
 mod clock;
 mod ids;
+pub mod scenes;
 
 pub use self::builders::{name, registration, rules, submission, submission_to};
 pub use self::clock::ManualClock;

@@ -596,3 +596,27 @@ fn an_attempt_that_never_started_costs_none_when_its_time_is_over() {
     let job = world.job(job_id);
     assert_eq!((job.status(), job.attempt, job.attempts_spent), (JobStatus::Pending, Attempt(2), 0));
 }
+
+#[test]
+fn of_two_deregistrations_of_one_worker_the_earlier_ends_and_the_later_waits() {
+    let mut world = World::new();
+    let identity = WorkerIdentity {
+        target_worker_id: Some(name("sandbox-a")),
+        ec2_instance_id: Some(name("i-1")),
+        ..WorkerIdentity::default()
+    };
+    let registration = Register { identity, ..register("worker-a", "boot-1", None) };
+    let who = world.run(&registration).0.unwrap().credential;
+    world.listens(&who.worker_id);
+    let job_id = world.submit(submission()).id;
+    assert_eq!(world.dispatch().len(), 1);
+    let of_machine = Deregister { selector: Selector::Instance(name("i-1")), ..deregister("i-1", false, Some(60)) };
+    let earlier = world.run(&of_machine).0.unwrap().deregistration.id;
+    let later = world.run(&deregister("sandbox-a", false, Some(60))).0.unwrap().deregistration;
+    assert_eq!(later.draining_jobs, [job_id]);
+    let given_up = &world.deregistrations[&earlier];
+    assert!(given_up.finished_at.is_some(), "nobody would ever tell it that the worker is gone");
+    assert!(given_up.draining.is_empty() && given_up.draining_jobs.is_empty());
+    assert!(world.run(&complete(&who, job_id, 1)).0.is_ok());
+    assert!(world.deregistrations[&later.id].finished_at.is_some());
+}

@@ -7,17 +7,13 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use gh_core::domain::changeset::Changeset;
-use gh_core::domain::code::{Actor, ClientName, ErrorCode};
+use gh_core::domain::code::ClientName;
 use gh_core::domain::commands::{
-    Cancel, Claim, Command, Credential, Deregister, Drain, DrainWish, FailureReport, Goodbye, Heartbeat, JobClaim,
-    JobLeft, Register, Report, ReportEvents, ReportOutcome, ReportUsage, Retry, Selector, SideEffectsStarted,
-    UsageClosing,
+    Cancel, Claim, Credential, Deregister, Drain, Report, ReportOutcome, Selector, Submit, UsageClosing,
 };
-use gh_core::domain::commands::{EventReport, Submit};
-use gh_core::domain::cost::{CallReport, ReportedCall};
-use gh_core::domain::ids::{Attempt, ConnectionId, InteractionId, JobId};
+use gh_core::domain::ids::{Attempt, ConnectionId, InteractionId};
 use gh_core::domain::job::{Completion, JobState, Pause};
-use gh_core::domain::worker::{Beat, WorkerIdentity};
+use gh_core::testing::scenes::{Act, CASES, Case, Cast, STATES, State, client};
 use gh_core::testing::{name, submission, submission_to};
 use uuid::Uuid;
 
@@ -26,173 +22,79 @@ use crate::world::World;
 /// A job in one state, and the worker that has, had or may have it.
 struct Scene {
     world: World,
-    job_id: JobId,
-    who: Credential,
-    attempt: Attempt,
+    cast: Cast,
 }
 
-/// The states of the table, in the order of a job's life.
-const STATES: [&str; 12] = [
-    "pending",
-    "queued",
-    "running, not started",
-    "running",
-    "running, last attempt",
-    "running, past the point of no return",
-    "in grace",
-    "needs_human",
-    "completed",
-    "failed",
-    "cancelled",
-    "expired",
-];
+/// The states of the table, in the order of a job's life. No command leads into `needs_human` yet.
+fn states() -> Vec<&'static str> {
+    let mut names: Vec<&str> = STATES.iter().map(|state| state.name).collect();
+    let ended = names.iter().position(|name| *name == "completed").unwrap();
+    names.insert(ended, "needs_human");
+    names
+}
 
 fn scene(state: &str) -> Scene {
+    let paused = state == "needs_human";
+    let state = State::of(if paused { "running" } else { state });
     let mut world = World::new();
     let who = world.worker("worker-a", Some("sandbox-a"));
-    let mut request = submission_to("sandbox-a", "preferred");
-    request.max_attempts = Some(if state == "running, last attempt" { 1 } else { 3 });
-    request.expires_in_seconds = Some(3600);
-    let job_id = world.submit(request).id;
-    let scene = |world| Scene { world, job_id, who: who.clone(), attempt: Attempt::FIRST };
-    if state == "pending" || state == "expired" {
-        // Somebody else's reservation ran out: it waits for anyone.
-        world.pass(11);
-        world.sweep();
-        world.listens(&who.worker_id);
-        if state == "expired" {
-            world.pass(3600);
-            world.sweep();
-            world.listens(&who.worker_id);
-        }
-        return scene(world);
+    let target = name("sandbox-a");
+    let job_id = world.submit(state.submission(&target)).id;
+    let mut scene = Scene { world, cast: Cast { target, job_id, who } };
+    for act in (state.acts)(&scene.cast.clone()) {
+        let effect = scene.perform(act);
+        assert!(matches!(effect.answer.as_str(), "" | "ok"), "{}", effect.answer);
     }
-    if state == "queued" {
-        return scene(world);
-    }
-    let (claimed, _) = world.run(&claim(&who));
-    claimed.expect("granted");
-    if state == "running, not started" {
-        return scene(world);
-    }
-    let mut scene = scene(world);
-    scene.run(&scene.heartbeat(JobClaim::Job(job_id)));
-    match state {
-        "running" | "running, last attempt" => {}
-        "running, past the point of no return" => scene.run(&scene.side_effects()),
-        "in grace" => {
-            scene.run(&scene.side_effects());
-            scene.world.pass(21);
-            scene.world.sweep();
-        }
-        "needs_human" => {
-            let (since, expires_at) = (scene.world.now, scene.world.now + Duration::from_secs(120));
-            scene.world.put(job_id, |job| {
-                let JobState::Running(lease) = job.state.clone() else { unreachable!("it runs") };
-                let interaction_id = InteractionId::new(Uuid::nil());
-                job.state = JobState::NeedsHuman(lease, Pause { interaction_id, since, expires_at });
-            });
-        }
-        "completed" => scene.run(&scene.outcome(complete())),
-        "failed" => scene.run(&scene.outcome(fail(false))),
-        "cancelled" => scene.run(&scene.cancel()),
-        other => unreachable!("no such state: {other}"),
+    if paused {
+        let (since, expires_at) = (scene.world.now, scene.world.now + Duration::from_secs(120));
+        scene.world.put(job_id, |job| {
+            let JobState::Running(lease) = job.state.clone() else { unreachable!("it runs") };
+            let interaction_id = InteractionId::new(Uuid::nil());
+            job.state = JobState::NeedsHuman(lease, Pause { interaction_id, since, expires_at });
+        });
     }
     scene
 }
 
 impl Scene {
-    fn run<C: Command>(&mut self, command: &C) {
-        let (answer, _) = self.world.run(command);
-        assert!(answer.is_ok(), "{:?}", answer.err());
-    }
-
-    fn heartbeat(&self, job: JobClaim) -> Heartbeat {
-        Heartbeat {
-            who: self.who.clone(),
-            beat: Beat::default(),
-            job,
-            drain: DrainWish::Silent,
-            acknowledged: Vec::new(),
+    fn perform(&mut self, act: Act) -> Effect {
+        let (mut answer, mut changes) = (String::new(), Vec::new());
+        let worker_id = &self.cast.who.worker_id;
+        match act {
+            Act::Run(command) => {
+                let (told, change) = self.world.run(&*command);
+                answer = told.map_or_else(|rejection| rejection.code().to_owned(), |()| "ok".to_owned());
+                changes.push(change);
+            }
+            Act::Pass(seconds) => self.world.pass(seconds),
+            Act::Sweep => changes = self.world.sweep(),
+            Act::Listen if self.world.view(worker_id).worker.is_present() => self.world.listens(worker_id),
+            Act::Listen => {}
+            Act::Newcomer => {
+                self.world.worker("worker-b", None);
+            }
+            Act::Dispatch => changes = self.world.dispatch(),
         }
+        Effect { answer, changes }
     }
 
-    fn side_effects(&self) -> SideEffectsStarted {
-        SideEffectsStarted { who: self.who.clone(), job_id: self.job_id, attempt: self.attempt, what: None }
-    }
-
-    fn outcome(&self, report: Report) -> ReportOutcome {
-        ReportOutcome { who: self.who.clone(), job_id: self.job_id, attempt: self.attempt, report }
-    }
-
-    fn cancel(&self) -> Cancel {
-        Cancel { job_id: self.job_id, actor: client(), reason: None }
-    }
-
-    fn retry(&self, side_effects_checked: bool) -> Retry {
-        let routing = self.world.job(self.job_id).spec.routing.clone();
-        Retry { job_id: self.job_id, routing, actor: client(), run: None, side_effects_checked }
-    }
-
-    fn events(&self) -> ReportEvents {
-        let event = EventReport {
-            event_type: "step_started".into(),
-            message: None,
-            metadata: None,
-            occurred_at: None,
-            worker_seq: None,
-        };
-        ReportEvents { who: self.who.clone(), job_id: self.job_id, attempt: self.attempt, events: vec![event] }
-    }
-
-    fn usage(&self) -> ReportUsage {
-        let call: ReportedCall = serde_json::from_str(
-            r#"{"call_id": "c1", "provider": "anthropic", "model": "claude-haiku-4-5-20251001",
-                "usage": {"input": 2100, "output": 1130}}"#,
-        )
-        .unwrap();
-        let calls = vec![CallReport::new(call).unwrap()];
-        ReportUsage { who: self.who.clone(), job_id: self.job_id, attempt: self.attempt, calls }
-    }
-
-    fn deregister(&self, cancel_active_jobs: bool, drain_seconds: u64) -> Deregister {
-        Deregister {
-            selector: Selector::Target(name("sandbox-a")),
-            actor: client(),
-            reason: "sandbox_terminated".into(),
-            cancel_active_jobs,
-            drain_timeout: Some(Duration::from_secs(drain_seconds)),
-            hold: None,
-            dry_run: false,
+    /// What a command does here.
+    fn play(&mut self, case: &Case) -> Effect {
+        for act in (case.before)(&self.cast) {
+            let _not_shown = self.perform(act);
         }
+        let mut effect = Effect::default();
+        for act in (case.acts)(&self.cast) {
+            let Effect { answer, changes } = self.perform(act);
+            effect.answer = answer;
+            effect.changes.extend(changes);
+        }
+        effect
     }
-
-    fn register(&self, boot: &str) -> Register {
-        let identity = WorkerIdentity { target_worker_id: Some(name("sandbox-a")), ..WorkerIdentity::default() };
-        Register { worker_id: self.who.worker_id.clone(), boot_id: name(boot), identity, metadata: None }
-    }
-}
-
-fn client() -> Actor {
-    Actor::Client(ClientName::new("valet"))
 }
 
 fn claim(who: &Credential) -> Claim {
     Claim { who: who.clone(), connection: ConnectionId::new(Uuid::nil()), wait: Duration::ZERO, waited: false }
-}
-
-fn complete() -> Report {
-    let completion = Completion { result_summary: Some("Application submitted".into()), ..Completion::default() };
-    Report::Complete(completion, UsageClosing::default())
-}
-
-fn fail(retryable: bool) -> Report {
-    let failure = FailureReport {
-        error_code: ErrorCode::parse("network_error").unwrap(),
-        error_message: "the page did not load".into(),
-        retryable,
-    };
-    Report::Fail(failure, UsageClosing::default())
 }
 
 /// One row of a table: what a step did to the scene.
@@ -202,118 +104,8 @@ struct Effect {
     changes: Vec<Changeset>,
 }
 
-fn effect<C: Command>(scene: &mut Scene, command: &C) -> Effect {
-    let (answer, changes) = scene.world.run(command);
-    let answer = answer.map_or_else(|rejection| rejection.code().to_owned(), |_| "ok".to_owned());
-    Effect { answer, changes: vec![changes] }
-}
-
-fn after(scene: &mut Scene, seconds: u64, still_heard: bool) -> Effect {
-    scene.world.pass(seconds);
-    if still_heard && scene.world.view(&scene.who.worker_id).worker.is_present() {
-        scene.world.listens(&scene.who.worker_id);
-    }
-    Effect { answer: String::new(), changes: scene.world.sweep() }
-}
-
-type Step = fn(&mut Scene) -> Effect;
-
-/// Each command of a job's life, with the sentence that introduces its table.
-const COMMANDS: &[(&str, &str, Step)] = &[
-    ("cancel", "A client ends the job.", |scene| effect(scene, &scene.cancel())),
-    ("retry", "A client opens a new run.", |scene| effect(scene, &scene.retry(false))),
-    ("retry, 20 s later", "The self-fence of a worker that had it has passed.", |scene| {
-        scene.world.pass(20);
-        effect(scene, &scene.retry(false))
-    }),
-    ("retry, side_effects_checked", "A client says that it has looked.", |scene| {
-        scene.world.pass(20);
-        effect(scene, &scene.retry(true))
-    }),
-    ("claim", "Its worker asks for a job.", |scene| effect(scene, &claim(&scene.who.clone()))),
-    ("dispatch", "Waiting jobs are granted to a second worker that waits.", |scene| {
-        scene.world.worker("worker-b", None);
-        let changes = scene.world.dispatch();
-        Effect { answer: String::new(), changes }
-    }),
-    ("events", "Its worker reports a step.", |scene| effect(scene, &scene.events())),
-    ("usage", "Its worker reports an LLM call.", |scene| effect(scene, &scene.usage())),
-    ("side-effects-started", "Its worker is about to do what must not happen twice.", |scene| {
-        effect(scene, &scene.side_effects())
-    }),
-    ("complete", "Its worker says that it is done.", |scene| effect(scene, &scene.outcome(complete()))),
-    ("complete, again", "The same report once more: its answer was lost.", |scene| {
-        let report = scene.outcome(complete());
-        let _first = scene.world.run(&report);
-        effect(scene, &report)
-    }),
-    ("fail, retryable", "Its worker says that another attempt may help.", |scene| {
-        effect(scene, &scene.outcome(fail(true)))
-    }),
-    ("fail", "Its worker says that it cannot be done.", |scene| effect(scene, &scene.outcome(fail(false)))),
-    ("release", "Its worker gives it back, since it shuts down.", |scene| {
-        effect(scene, &scene.outcome(Report::Release(JobLeft { reason: "deploy".into() })))
-    }),
-    ("heartbeat that names the job", "Its worker says that it has it.", |scene| {
-        let beat = scene.heartbeat(JobClaim::Job(scene.job_id));
-        effect(scene, &beat)
-    }),
-    ("two heartbeats without a job", "Its worker says twice that it has none.", |scene| {
-        let beat = scene.heartbeat(JobClaim::None);
-        let first = effect(scene, &beat);
-        let mut second = effect(scene, &beat);
-        second.changes.splice(0..0, first.changes);
-        second
-    }),
-    ("register, same boot", "The living process registers again.", |scene| {
-        let registration = scene.register("boot-1");
-        effect(scene, &registration)
-    }),
-    ("register, new boot", "Its worker was restarted.", |scene| {
-        let registration = scene.register("boot-2");
-        effect(scene, &registration)
-    }),
-    ("goodbye", "Its worker shuts down.", |scene| {
-        let goodbye = Goodbye { who: scene.who.clone(), reason: "deploy".into() };
-        effect(scene, &goodbye)
-    }),
-    ("drain", "A client tells its worker to take no more jobs.", |scene| {
-        let drain = Drain {
-            worker_id: scene.who.worker_id.clone(),
-            actor: client(),
-            reason: "scale-down".into(),
-            timeout: None,
-        };
-        effect(scene, &drain)
-    }),
-    ("drain, deadline over", "The same with 30 s, which pass.", |scene| {
-        let drain = Drain {
-            worker_id: scene.who.worker_id.clone(),
-            actor: client(),
-            reason: "scale-down".into(),
-            timeout: Some(Duration::from_secs(30)),
-        };
-        let _drained = scene.world.run(&drain);
-        after(scene, 31, true)
-    }),
-    ("deregister, cancelling", "A client retires the workers of the target and cancels their jobs.", |scene| {
-        effect(scene, &scene.deregister(true, 30))
-    }),
-    ("deregister, draining", "The same, but running jobs may finish.", |scene| {
-        effect(scene, &scene.deregister(false, 300))
-    }),
-    ("deregister, at once", "The same, without any time to finish.", |scene| {
-        effect(scene, &scene.deregister(false, 0))
-    }),
-    ("1 s passes", "Nothing is over.", |scene| after(scene, 1, true)),
-    ("11 s pass", "A reservation is over.", |scene| after(scene, 11, true)),
-    ("21 s pass in silence", "Its worker is given up.", |scene| after(scene, 21, false)),
-    ("301 s pass", "The attempt's time is over, or the grace of a lost worker.", |scene| after(scene, 301, true)),
-    ("3,700 s pass", "Everything is over.", |scene| after(scene, 3700, true)),
-];
-
 fn row(state: &str, scene: &Scene, before: &str, effect: &Effect) -> String {
-    let job = scene.world.job(scene.job_id);
+    let job = scene.world.job(scene.cast.job_id);
     let status = job.status().as_str();
     let becomes = if before == status { "–".to_owned() } else { format!("{before} → {status}") };
     let list = |words: Vec<String>| {
@@ -334,7 +126,8 @@ fn row(state: &str, scene: &Scene, before: &str, effect: &Effect) -> String {
 
 fn job_tables() -> String {
     let mut page = String::new();
-    for (title, sentence, step) in COMMANDS {
+    for case in CASES {
+        let Case { title, sentence, .. } = case;
         writeln!(page, "\n### {title}\n\n{sentence}\n").unwrap();
         writeln!(
             page,
@@ -342,10 +135,10 @@ fn job_tables() -> String {
         )
         .unwrap();
         writeln!(page, "| --- | --- | --- | --- | --- | --- | --- |").unwrap();
-        for state in STATES {
+        for state in states() {
             let mut scene = scene(state);
-            let before = scene.world.job(scene.job_id).status().as_str();
-            let effect = step(&mut scene);
+            let before = scene.world.job(scene.cast.job_id).status().as_str();
+            let effect = scene.play(case);
             check_consistency(&scene, &effect);
             writeln!(page, "{}", row(state, &scene, before, &effect)).unwrap();
         }
@@ -355,7 +148,7 @@ fn job_tables() -> String {
 
 /// What holds for every cell: numbers without gaps, a terminal state with its event and its callback.
 fn check_consistency(scene: &Scene, effect: &Effect) {
-    let job = scene.world.job(scene.job_id);
+    let job = scene.world.job(scene.cast.job_id);
     let events: Vec<u64> = effect
         .changes
         .iter()
@@ -521,7 +314,8 @@ fn a_job_without_a_callback_address_makes_no_callbacks() {
     let granted = world.dispatch();
     assert_eq!(granted.len(), 1);
     assert!(granted[0].callbacks().is_empty());
-    let report = ReportOutcome { who, job_id, attempt: Attempt::FIRST, report: complete() };
+    let report = Report::Complete(Completion::default(), UsageClosing::default());
+    let report = ReportOutcome { who, job_id, attempt: Attempt::FIRST, report };
     let (answer, changes) = world.run(&report);
     assert!(answer.is_ok());
     assert!(changes.callbacks().is_empty());

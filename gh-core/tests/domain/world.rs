@@ -9,15 +9,15 @@ use gh_core::domain::code::ClientName;
 use gh_core::domain::commands::{Command, Credential, Decision, Register, Submit, decide, grant_jobs, sweep};
 use gh_core::domain::cost::LedgerEntry;
 use gh_core::domain::ids::{ConnectionId, DeregistrationId, JobId, Name, Version, WorkerId};
-use gh_core::domain::job::{IdempotencyRecord, Job, JobState};
+use gh_core::domain::job::{IdempotencyRecord, Job};
 use gh_core::domain::rejection::Rejection;
 use gh_core::domain::rules::Rules;
 use gh_core::domain::snapshot::{NameView, Snapshot};
 use gh_core::domain::submission::SubmissionRequest;
 use gh_core::domain::time::Timestamp;
 use gh_core::domain::worker::{
-    ConnectionChange, ConnectionKind, ConnectionUpdate, Deregistration, NameRecord, Occupation, Vitals, VitalsChange,
-    Worker, WorkerIdentity, WorkerView,
+    ConnectionChange, ConnectionKind, ConnectionUpdate, Deregistration, NameRecord, Vitals, VitalsChange, Worker,
+    WorkerIdentity, WorkerView,
 };
 use gh_core::testing::{name, rules};
 use uuid::Uuid;
@@ -61,41 +61,21 @@ impl World {
             let view = NameView { record: Some(record.clone()), ..NameView::default() };
             snapshot.names.insert(record.name.clone(), view);
         }
-        let mut ids: Vec<&WorkerId> = self.workers.keys().collect();
-        ids.sort_unstable();
-        for id in ids {
-            let view = self.view(id);
-            let identity = &view.worker.identity;
-            if let Some(target) = &identity.target_worker_id {
-                snapshot.names.entry(target.clone()).or_default().by_target.push(id.clone());
-            }
-            if let Some(instance) = &identity.ec2_instance_id {
-                snapshot.names.entry(instance.clone()).or_default().by_instance.push(id.clone());
-            }
+        for (id, (worker, vitals)) in &self.workers {
+            let (worker, vitals) = (Arc::clone(worker), vitals.clone());
+            let view = WorkerView { worker, vitals, occupied_by: None, id_is_a_target: false, instance_load: 0 };
             snapshot.workers.insert(id.clone(), view);
         }
-        for job in self.jobs.values() {
-            if let (Some(_), Some(target)) = (job.wait(), job.spec.routing.target()) {
-                snapshot.names.entry(target.clone()).or_default().waiting_jobs.push(job.id);
-            }
-        }
+        snapshot.link();
         snapshot
     }
 
     pub(crate) fn view(&self, id: &WorkerId) -> WorkerView {
-        let (worker, vitals) = self.workers.get(id).expect("a known worker").clone();
-        let occupied_by = self
-            .jobs
-            .values()
-            .find(|job| job.occupies() == Some(id))
-            .map(|job| Occupation { job_id: job.id, reserved: matches!(job.state, JobState::Queued(..)) });
-        let carried = |(other, _): &(Arc<Worker>, Vitals)| other.identity.target_worker_id.as_ref() == Some(id);
-        let id_is_a_target = self.workers.values().any(carried);
-        WorkerView { worker, vitals, occupied_by, id_is_a_target, instance_load: 0 }
+        self.snapshot().workers.remove(id).expect("a known worker")
     }
 
     /// Decides and stores.
-    pub(crate) fn run<C: Command>(&mut self, command: &C) -> (Result<C::Answer, Rejection>, Changeset) {
+    pub(crate) fn run<C: Command + ?Sized>(&mut self, command: &C) -> (Result<C::Answer, Rejection>, Changeset) {
         let Decision { answer, changes } = decide(&self.snapshot(), command, &self.rules);
         assert!(self.apply(&changes), "nothing moved since the decision");
         (answer, changes)

@@ -6,9 +6,11 @@
 //! its cost block follows the ledger, afterwards every attempt sends the same bytes.
 
 mod body;
+mod of_job;
 mod queue;
 mod verdict;
 
+pub use of_job::JobCallbacks;
 pub use queue::{CallbackQueue, LeasedDelivery, SendLease, Settled};
 pub use verdict::retry_delay;
 

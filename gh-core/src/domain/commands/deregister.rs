@@ -166,6 +166,9 @@ impl Deregister {
         let Some(view) = draft.worker(worker_id) else {
             return;
         };
+        if let Some(earlier) = view.worker.deregistration() {
+            hand_over(draft, earlier, &view);
+        }
         let mut worker = view.worker.as_ref().clone();
         let cause = DrainCause::Deregistration(id);
         match view.worker.state {
@@ -281,6 +284,19 @@ fn note(draft: &mut Draft<'_>, id: DeregistrationId, change: impl FnOnce(&mut De
         change(&mut deregistration);
         draft.save_deregistration(deregistration);
     }
+}
+
+/// An earlier deregistration of another name waits no longer for a worker that a later one waits for: only one can
+/// learn that the worker is gone, and the other would hold its names for ever.
+fn hand_over(draft: &mut Draft<'_>, earlier: DeregistrationId, view: &WorkerView) {
+    let now = draft.now();
+    note(draft, earlier, |deregistration| {
+        deregistration.draining.retain(|id| *id != view.worker.id);
+        deregistration.draining_jobs.retain(|id| Some(*id) != view.live_job());
+        if deregistration.draining.is_empty() {
+            deregistration.finished_at.get_or_insert(now);
+        }
+    });
 }
 
 /// Fails a strict job that waits for a target of which no worker is left; says whether it did.

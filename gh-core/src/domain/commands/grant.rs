@@ -175,6 +175,8 @@ impl Command for ConnectionNews {
         let change = match self.open_for {
             Some(open_for) => {
                 worker_lifecycle::refuse_retired(draft, &self.who, "directives")?;
+                // Read through the draft: a connection of a process that is retired meanwhile is not the next one's.
+                draft.worker(&self.who.worker_id).ok_or(Rejection::WorkerNotFound)?;
                 draft.seen(&self.who.worker_id);
                 ConnectionChange::Opened { until: now + open_for }
             }

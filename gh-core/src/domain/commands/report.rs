@@ -1,5 +1,7 @@
 //! What a worker tells of its job while it runs.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -158,9 +160,14 @@ impl Said {
 }
 
 /// Metadata within its limit: the longest strings are cut first, then keys are dropped; `truncated` says so.
+///
+/// Valid JSON may have keys that are no text, half a surrogate pair for instance. Nobody could read such an event back,
+/// so its metadata is dropped.
 fn bounded_metadata(metadata: Option<&RawValue>, truncated_message: bool) -> Option<Box<RawValue>> {
     let fits = metadata.is_none_or(|metadata| metadata.get().len() <= MAX_METADATA_BYTES);
-    if fits && !truncated_message {
+    let keys_are_text =
+        metadata.is_none_or(|metadata| serde_json::from_str::<BTreeMap<String, &RawValue>>(metadata.get()).is_ok());
+    if fits && keys_are_text && !truncated_message {
         return metadata.map(ToOwned::to_owned);
     }
     let mut map: serde_json::Map<String, serde_json::Value> =

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Command, Credential, job_lifecycle, outcome};
+use super::job_lifecycle::{self, Standing};
+use super::{Command, Credential, outcome};
 use crate::domain::callback::CallbackKind;
 use crate::domain::code::{Actor, ErrorCode};
 use crate::domain::cost::{CallReport, CostBlock, LedgerEntry, Outcome, RefusalCode, Reporter, record};
@@ -72,7 +73,8 @@ impl Command for ReportUsage {
             draft.save_job(job.clone());
         }
         let over_budget = job.spec.budget_usd.is_some_and(|budget| job.cost.total_cost_usd() > budget);
-        let stop = over_budget || job.live_lease().is_none();
+        let holds = job_lifecycle::standing(&job, &self.who, self.attempt) == Standing::Holder;
+        let stop = over_budget || !holds;
         Ok(UsageAnswer { results, cost: job.cost.block(job.cost_is_final()), stop })
     }
 }
@@ -189,15 +191,24 @@ fn close_call(job: &mut Job, call_id: &str) {
     }
 }
 
+/// Whether 80 % of a budget are spent, exactly: 5 × spent ≥ 4 × budget.
+fn is_at_four_fifths(spent: Usd, budget: Usd) -> bool {
+    let times = |amount: Usd, factor: u32| amount.amount().checked_mul(factor.into());
+    match (times(spent, 5), times(budget, 4)) {
+        (Some(spent), Some(budget)) => spent >= budget,
+        // What cannot be counted is more than what can; a budget of that size is never spent.
+        (None, Some(_)) => true,
+        (_, None) => false,
+    }
+}
+
 /// Warns at 80 % of the budget; above it the job is stopped, unless it is past its point of no return.
 fn check_budget(draft: &mut Draft<'_>, job: &mut Job) {
     let Some(budget) = job.spec.budget_usd else { return };
     let spent = job.cost.total_cost_usd();
-    // 80 %, exactly: 5 × spent ≥ 4 × budget.
-    let times = |amount: Usd, factor: u32| Usd::new(amount.amount() * rust_decimal::Decimal::from(factor));
     let level = if spent > budget {
         100
-    } else if times(spent, 5) >= times(budget, 4) {
+    } else if is_at_four_fifths(spent, budget) {
         80
     } else {
         0
