@@ -153,6 +153,7 @@ impl MeasuredStore {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl Store for MeasuredStore {
     async fn load(&self, keys: &Keys) -> Result<Snapshot, StoreError> {

@@ -1,0 +1,23 @@
+//! The in-memory store keeps every promise of the storage ports.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gh_core::memory::MemoryStore;
+use gh_core::ports::clock::Clock;
+use gh_core::testing::conformance::{Handle, TestBed};
+
+struct Memory(Arc<MemoryStore>);
+
+#[async_trait]
+impl TestBed for Memory {
+    async fn create(clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(MemoryStore::new(clock, [7; 32])))
+    }
+
+    async fn open(&self) -> Handle {
+        Handle::of(Arc::clone(&self.0))
+    }
+}
+
+gh_core::store_conformance!(Memory);

@@ -1,0 +1,27 @@
+//! The in-memory store under random histories.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gh_core::memory::MemoryStore;
+use gh_core::ports::clock::Clock;
+use gh_core::testing::conformance::{Handle, TestBed};
+use gh_core::testing::model;
+
+struct Memory(Arc<MemoryStore>);
+
+#[async_trait]
+impl TestBed for Memory {
+    async fn create(clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(MemoryStore::new(clock, [7; 32])))
+    }
+
+    async fn open(&self) -> Handle {
+        Handle::of(Arc::clone(&self.0))
+    }
+}
+
+#[test]
+fn whatever_is_done_in_whatever_order_with_whatever_faults_the_invariants_hold() {
+    model::check::<Memory>(200, 20..80);
+}
