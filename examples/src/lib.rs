@@ -1,4 +1,9 @@
-//! Runnable examples: a scripted worker and a callback receiver, and what both need.
+//! Runnable examples: a scripted worker, a callback receiver, a product with the control plane in it ([`careers`]), a
+//! store of one's own ([`file_log`]), and what they need.
+
+pub mod careers;
+pub mod file_log;
+pub mod machine;
 
 use tokio::signal;
 use tokio::signal::unix::SignalKind;
@@ -15,3 +20,9 @@ pub async fn asked_to_stop() -> std::io::Result<()> {
         interrupted = signal::ctrl_c() => interrupted,
     }
 }
+
+/// The programs in docs/embedding.md, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/embedding.md")]
+#[derive(Debug)]
+pub struct EmbeddingPage;

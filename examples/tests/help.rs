@@ -7,6 +7,7 @@ fn each_program_explains_itself() {
     let programs = [
         (env!("CARGO_BIN_EXE_scripted_worker"), "GH_WORKER_KEY"),
         (env!("CARGO_BIN_EXE_callback_receiver"), "GH_RECEIVER_LISTEN"),
+        (env!("CARGO_BIN_EXE_embedded_service"), "CAREERS_USERS"),
     ];
     for (program, variable) in programs {
         let output = Command::new(program).arg("--help").output().unwrap();
