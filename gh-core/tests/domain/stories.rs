@@ -13,7 +13,6 @@ use gh_core::domain::cost::{CallReport, ReportedCall};
 use gh_core::domain::ids::{Attempt, ConnectionId, JobId};
 use gh_core::domain::job::{Completion, JobStatus};
 use gh_core::domain::rejection::Rejection;
-use gh_core::domain::time::Timestamp;
 use gh_core::domain::worker::{WorkerIdentity, WorkerStatus};
 use gh_core::testing::{name, submission, submission_to};
 use uuid::Uuid;
@@ -261,7 +260,7 @@ fn a_held_name_lets_nobody_in_until_the_hold_is_over_or_lifted() {
     for registration in [register("worker-a", "new", None), register("worker-z", "new", Some("sandbox-a"))] {
         let refused = world.run(&registration).0.unwrap_err();
         assert_eq!(refused.code(), "WORKER_DEREGISTERED");
-        assert_eq!(refused.retry_at(), Some(world.now + Duration::from_secs(3600)));
+        assert_eq!(refused.retry_at(), Some(world.now() + Duration::from_secs(3600)));
     }
     let mut lifted = world.clone();
     let held = lifted.run(&LiftHold { name: name("sandbox-a") }).0.unwrap().held;
@@ -373,7 +372,7 @@ fn living_processes_that_replace_each_other_three_times_are_stopped_for_a_minute
         assert!(world.run(&register("worker-a", boot, None)).0.is_ok(), "{boot}");
     }
     let (refused, changes) = world.run(&register("worker-a", "b4", None));
-    let retry_at = world.now + Duration::from_secs(60);
+    let retry_at = world.now() + Duration::from_secs(60);
     assert_eq!(refused, Err(Rejection::WorkerIdContested { retry_at }));
     assert_eq!(changes.worker_events()[0].event_type.to_string(), "worker_contested");
     let (again, changes) = world.run(&register("worker-a", "b4", None));
@@ -467,7 +466,7 @@ fn an_announced_call_holds_the_terminal_callback_until_it_is_reported() {
     );
     let (_, changes) = world.run(&report);
     let terminal = &changes.callbacks()[0];
-    assert_eq!((terminal.kind, terminal.not_before), (CallbackKind::Terminal, world.now + Duration::from_secs(3)));
+    assert_eq!((terminal.kind, terminal.not_before), (CallbackKind::Terminal, world.now() + Duration::from_secs(3)));
     let block = world.job(job_id).cost_block().unwrap();
     assert!(!block.is_final && !block.complete);
     let (_, changes) = world.run(&usage(&who, job_id, "c9", 10));
@@ -553,7 +552,7 @@ fn ten_releases_in_a_row_cost_no_attempt_and_the_eleventh_does() {
 fn events_are_numbered_without_gaps_and_tell_worker_time_and_step() {
     let mut world = World::new();
     let (who, job_id) = running(&mut world, None);
-    world.now = Timestamp::from_micros(world.now.as_micros() + 3_420_000);
+    world.wait(Duration::from_millis(3420));
     let event = |event_type: &str, seq| gh_core::domain::commands::EventReport {
         event_type: event_type.into(),
         message: None,
@@ -614,9 +613,9 @@ fn of_two_deregistrations_of_one_worker_the_earlier_ends_and_the_later_waits() {
     let earlier = world.run(&of_machine).0.unwrap().deregistration.id;
     let later = world.run(&deregister("sandbox-a", false, Some(60))).0.unwrap().deregistration;
     assert_eq!(later.draining_jobs, [job_id]);
-    let given_up = &world.deregistrations[&earlier];
+    let given_up = &world.snapshot.deregistrations[&earlier];
     assert!(given_up.finished_at.is_some(), "nobody would ever tell it that the worker is gone");
     assert!(given_up.draining.is_empty() && given_up.draining_jobs.is_empty());
     assert!(world.run(&complete(&who, job_id, 1)).0.is_ok());
-    assert!(world.deregistrations[&later.id].finished_at.is_some());
+    assert!(world.snapshot.deregistrations[&later.id].finished_at.is_some());
 }

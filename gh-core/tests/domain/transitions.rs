@@ -46,7 +46,7 @@ fn scene(state: &str) -> Scene {
         assert!(matches!(effect.answer.as_str(), "" | "ok"), "{}", effect.answer);
     }
     if paused {
-        let (since, expires_at) = (scene.world.now, scene.world.now + Duration::from_secs(120));
+        let (since, expires_at) = (scene.world.now(), scene.world.now() + Duration::from_secs(120));
         scene.world.put(job_id, |job| {
             let JobState::Running(lease) = job.state.clone() else { unreachable!("it runs") };
             let interaction_id = InteractionId::new(Uuid::nil());
@@ -179,13 +179,14 @@ const TARGETS: &[(&str, Arrange)] = &[
     }),
     ("there, not waiting", |world| {
         world.worker("worker-a", Some("sandbox-a"));
-        world.workers.get_mut(&name("worker-a")).unwrap().1.claim = None;
+        world.known(&name("worker-a")).vitals.claim = None;
     }),
     ("deaf", |world| {
         world.worker("worker-a", Some("sandbox-a"));
-        world.workers.get_mut(&name("worker-a")).unwrap().1.claim = None;
+        world.known(&name("worker-a")).vitals.claim = None;
         world.pass(11);
-        world.workers.get_mut(&name("worker-a")).unwrap().1.last_seen = world.now;
+        let now = world.now();
+        world.known(&name("worker-a")).vitals.last_seen = now;
     }),
     ("suspect", |world| {
         world.worker("worker-a", Some("sandbox-a"));

@@ -1,23 +1,20 @@
-//! A world for pure tests: aggregates in maps, decided on directly, without any store.
+//! A world for pure tests: all aggregates in one snapshot, decided on directly, without any store.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gh_core::domain::changeset::{AggregateId, Changeset};
+use gh_core::domain::changeset::Changeset;
 use gh_core::domain::code::ClientName;
 use gh_core::domain::commands::{Command, Credential, Decision, Register, Submit, decide, grant_jobs, sweep};
-use gh_core::domain::cost::LedgerEntry;
-use gh_core::domain::ids::{ConnectionId, DeregistrationId, JobId, Name, Version, WorkerId};
-use gh_core::domain::job::{IdempotencyRecord, Job};
+use gh_core::domain::ids::{ConnectionId, JobId, WorkerId};
+use gh_core::domain::job::Job;
 use gh_core::domain::rejection::Rejection;
 use gh_core::domain::rules::Rules;
-use gh_core::domain::snapshot::{NameView, Snapshot};
+use gh_core::domain::snapshot::Snapshot;
 use gh_core::domain::submission::SubmissionRequest;
 use gh_core::domain::time::Timestamp;
 use gh_core::domain::worker::{
-    ConnectionChange, ConnectionKind, ConnectionUpdate, Deregistration, NameRecord, Vitals, VitalsChange, Worker,
-    WorkerIdentity, WorkerView,
+    ConnectionChange, ConnectionKind, ConnectionUpdate, VitalsChange, WorkerIdentity, WorkerView,
 };
 use gh_core::testing::{name, rules};
 use uuid::Uuid;
@@ -26,115 +23,62 @@ use uuid::Uuid;
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) rules: Rules,
-    pub(crate) now: Timestamp,
-    pub(crate) jobs: HashMap<JobId, Arc<Job>>,
-    pub(crate) workers: HashMap<WorkerId, (Arc<Worker>, Vitals)>,
-    pub(crate) names: HashMap<Name, NameRecord>,
-    pub(crate) deregistrations: HashMap<DeregistrationId, Arc<Deregistration>>,
-    pub(crate) keys: HashMap<(ClientName, Box<str>), IdempotencyRecord>,
-    pub(crate) calls: HashMap<(JobId, Box<str>), LedgerEntry>,
+    pub(crate) snapshot: Snapshot,
     pub(crate) boots: u32,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self {
-            rules: rules(),
-            now: Timestamp::parse("2026-02-18T09:00:00Z").expect("a time"),
-            jobs: HashMap::new(),
-            workers: HashMap::new(),
-            names: HashMap::new(),
-            deregistrations: HashMap::new(),
-            keys: HashMap::new(),
-            calls: HashMap::new(),
-            boots: 0,
-        }
+        let now = Timestamp::parse("2026-02-18T09:00:00Z").expect("a time");
+        Self { rules: rules(), snapshot: Snapshot::new(now), boots: 0 }
     }
 
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        let mut snapshot = Snapshot::new(self.now);
-        snapshot.jobs.clone_from(&self.jobs);
-        snapshot.deregistrations.clone_from(&self.deregistrations);
-        snapshot.idempotency_keys.clone_from(&self.keys);
-        snapshot.calls.clone_from(&self.calls);
-        for record in self.names.values() {
-            let view = NameView { record: Some(record.clone()), ..NameView::default() };
-            snapshot.names.insert(record.name.clone(), view);
-        }
-        for (id, (worker, vitals)) in &self.workers {
-            let (worker, vitals) = (Arc::clone(worker), vitals.clone());
-            let view = WorkerView { worker, vitals, occupied_by: None, id_is_a_target: false, instance_load: 0 };
-            snapshot.workers.insert(id.clone(), view);
-        }
-        snapshot.link();
-        snapshot
+    pub(crate) fn now(&self) -> Timestamp {
+        self.snapshot.now
     }
 
     pub(crate) fn view(&self, id: &WorkerId) -> WorkerView {
-        self.snapshot().workers.remove(id).expect("a known worker")
+        self.snapshot.workers[id].clone()
+    }
+
+    /// A worker, to change it outside the rules.
+    pub(crate) fn known(&mut self, id: &WorkerId) -> &mut WorkerView {
+        self.snapshot.workers.get_mut(id).expect("a known worker")
     }
 
     /// Decides and stores.
     pub(crate) fn run<C: Command + ?Sized>(&mut self, command: &C) -> (Result<C::Answer, Rejection>, Changeset) {
-        let Decision { answer, changes } = decide(&self.snapshot(), command, &self.rules);
+        let Decision { answer, changes } = decide(&self.snapshot, command, &self.rules);
         assert!(self.apply(&changes), "nothing moved since the decision");
         (answer, changes)
     }
 
-    fn version(&self, id: &AggregateId) -> Version {
-        let version = match id {
-            AggregateId::Worker(id) => self.workers.get(id).map(|(worker, _)| worker.version),
-            AggregateId::Job(id) => self.jobs.get(id).map(|job| job.version),
-            AggregateId::Name(name) => self.names.get(name).map(|record| record.version),
-            AggregateId::Deregistration(id) => self.deregistrations.get(id).map(|known| known.version),
-        };
-        version.unwrap_or(Version::ABSENT)
-    }
-
     /// Stores a changeset, unless something that it relied on has moved.
     pub(crate) fn apply(&mut self, changes: &Changeset) -> bool {
-        if changes.relied_on().iter().any(|(id, version)| self.version(id) != *version) {
-            return false;
+        let fits = changes.fits(&self.snapshot);
+        if fits {
+            self.snapshot.apply(changes);
+            self.snapshot.link();
         }
-        for write in changes.jobs() {
-            self.jobs.insert(write.job.id, Arc::clone(&write.job));
-        }
-        for worker in changes.workers() {
-            let fresh = || (Arc::clone(worker), Vitals::new(self.now));
-            self.workers.entry(worker.id.clone()).or_insert_with(fresh).0 = Arc::clone(worker);
-        }
-        for change in changes.vitals() {
-            self.vitals(change);
-        }
-        for record in changes.names() {
-            self.names.insert(record.name.clone(), record.clone());
-        }
-        for deregistration in changes.deregistrations() {
-            self.deregistrations.insert(deregistration.id, Arc::clone(deregistration));
-        }
-        self.keys.extend(changes.idempotency_keys().iter().cloned());
-        for (job_id, entry) in changes.ledger() {
-            self.calls.insert((*job_id, (&**entry.report.call_id()).into()), entry.clone());
-        }
-        true
+        fits
     }
 
-    pub(crate) fn vitals(&mut self, change: &VitalsChange) {
-        if let Some((_, vitals)) = self.workers.get_mut(&change.worker_id) {
-            vitals.apply(change);
-        }
+    /// Seconds pass; nothing else happens.
+    pub(crate) fn pass(&mut self, seconds: u64) {
+        self.wait(Duration::from_secs(seconds));
     }
 
     /// Time passes; nothing else happens.
-    pub(crate) fn pass(&mut self, seconds: u64) {
-        self.now = self.now + Duration::from_secs(seconds);
+    pub(crate) fn wait(&mut self, duration: Duration) {
+        self.snapshot.now = self.now() + duration;
+        self.snapshot.link();
     }
 
     /// Applies what is over, in as many rounds as it takes.
     pub(crate) fn sweep(&mut self) -> Vec<Changeset> {
         let mut swept = Vec::new();
         loop {
-            let round = sweep(&self.snapshot(), &self.rules);
+            let round = sweep(&self.snapshot, &self.rules);
             let stored: Vec<Changeset> = round.into_iter().filter(|changes| self.apply(changes)).collect();
             if stored.is_empty() {
                 return swept;
@@ -145,7 +89,7 @@ impl World {
 
     /// Gives waiting jobs to those who wait.
     pub(crate) fn dispatch(&mut self) -> Vec<Changeset> {
-        let granted = grant_jobs(&self.snapshot(), &self.rules);
+        let granted = grant_jobs(&self.snapshot, &self.rules);
         granted.into_iter().filter(|changes| self.apply(changes)).collect()
     }
 
@@ -166,12 +110,12 @@ impl World {
 
     /// The worker holds an open connection, and is heard from now.
     pub(crate) fn listens(&mut self, id: &WorkerId) {
-        let until = self.now + Duration::from_secs(3600);
+        let until = self.now() + Duration::from_secs(3600);
         let opened = ConnectionChange::Opened { until };
         let update =
             ConnectionUpdate { id: ConnectionId::new(Uuid::nil()), kind: ConnectionKind::Claim, change: opened };
-        let change = VitalsChange { seen: Some(self.now), connections: vec![update], ..VitalsChange::of(id.clone()) };
-        self.vitals(&change);
+        let change = VitalsChange { seen: Some(self.now()), connections: vec![update], ..VitalsChange::of(id.clone()) };
+        self.known(id).vitals.apply(&change);
     }
 
     pub(crate) fn submit(&mut self, request: SubmissionRequest) -> Arc<Job> {
@@ -181,13 +125,14 @@ impl World {
     }
 
     pub(crate) fn job(&self, id: JobId) -> Arc<Job> {
-        Arc::clone(&self.jobs[&id])
+        Arc::clone(&self.snapshot.jobs[&id])
     }
 
     /// Changes a job outside the rules, to put it where a test wants it.
     pub(crate) fn put(&mut self, id: JobId, change: impl FnOnce(&mut Job)) {
         let mut job = self.job(id).as_ref().clone();
         change(&mut job);
-        self.jobs.insert(id, Arc::new(job));
+        self.snapshot.jobs.insert(id, Arc::new(job));
+        self.snapshot.link();
     }
 }
