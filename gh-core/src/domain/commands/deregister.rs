@@ -291,11 +291,8 @@ fn note(draft: &mut Draft<'_>, id: DeregistrationId, change: impl FnOnce(&mut De
 fn hand_over(draft: &mut Draft<'_>, earlier: DeregistrationId, view: &WorkerView) {
     let now = draft.now();
     note(draft, earlier, |deregistration| {
-        deregistration.draining.retain(|id| *id != view.worker.id);
+        deregistration.wait_no_longer_for(&view.worker.id, now);
         deregistration.draining_jobs.retain(|id| Some(*id) != view.live_job());
-        if deregistration.draining.is_empty() {
-            deregistration.finished_at.get_or_insert(now);
-        }
     });
 }
 

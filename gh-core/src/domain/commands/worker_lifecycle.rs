@@ -102,12 +102,9 @@ pub(super) fn finish_deregistration_of(draft: &mut Draft<'_>, worker_id: &Worker
         return;
     };
     let mut deregistration = known.as_ref().clone();
-    deregistration.draining.retain(|id| id != worker_id);
+    deregistration.wait_no_longer_for(worker_id, draft.now());
     if !deregistration.deregistered.contains(worker_id) {
         deregistration.deregistered.push(worker_id.clone());
-    }
-    if deregistration.draining.is_empty() && deregistration.finished_at.is_none() {
-        deregistration.finished_at = Some(draft.now());
     }
     draft.save_deregistration(deregistration);
 }

@@ -57,6 +57,14 @@ pub struct Deregistration {
 }
 
 impl Deregistration {
+    /// It waits for this worker no longer; without any left it is through.
+    pub(in crate::domain) fn wait_no_longer_for(&mut self, worker_id: &WorkerId, now: Timestamp) {
+        self.draining.retain(|id| id != worker_id);
+        if self.draining.is_empty() {
+            self.finished_at.get_or_insert(now);
+        }
+    }
+
     /// Until when its names are held: `None` while it runs, the past when they are free.
     #[must_use]
     pub fn held_until(&self) -> Option<Timestamp> {
