@@ -1,6 +1,7 @@
 //! Workers that wait for a job on this server, and jobs for them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,17 @@ pub type Claimed = Granted;
 #[derive(Debug, Default)]
 pub(super) struct WaitingRoom {
     waiting: Mutex<HashMap<WorkerId, Waiter>>,
+    /// How many have entered.
+    entered: AtomicU64,
+}
+
+/// What is known between two dispatches.
+#[derive(Debug, Default)]
+pub(super) struct Dispatching {
+    /// Of those who entered, so many were there when the last dispatch began that came through.
+    served: u64,
+    /// Who may have been given a job in a call whose answer was lost.
+    unsure: HashSet<WorkerId>,
 }
 
 #[derive(Debug)]
@@ -34,10 +46,11 @@ impl WaitingRoom {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, worker_id: &WorkerId, connection: ConnectionId) -> oneshot::Receiver<Granted> {
+    /// Waits from now on; gives back where a grant arrives, and how many have entered with this one.
+    fn enter(&self, worker_id: &WorkerId, connection: ConnectionId) -> (oneshot::Receiver<Granted>, u64) {
         let (hand_over, granted) = oneshot::channel();
         self.lock().insert(worker_id.clone(), Waiter { connection, hand_over });
-        granted
+        (granted, self.entered.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
     fn leave(&self, worker_id: &WorkerId, connection: ConnectionId) {
@@ -101,8 +114,18 @@ impl ControlPlane {
                 Ok(ClaimAnswer::Waiting) => {}
                 Err(error) => break Err(error),
             }
-            let granted = granted.get_or_insert_with(|| self.claims.enter(&who.worker_id, connection));
-            self.dispatch_once().await?;
+            let (granted, place) = granted.get_or_insert_with(|| self.claims.enter(&who.worker_id, connection));
+            // Whoever dispatches serves all who wait: only one who was not served yet has to do it.
+            let turn = tokio::select! {
+                biased;
+                handed_over = &mut *granted => break Ok(handed_over.ok()),
+                turn = self.dispatching.lock() => turn,
+            };
+            if turn.served < *place {
+                self.dispatch(turn).await?;
+            } else {
+                drop(turn);
+            }
             tokio::select! {
                 biased;
                 handed_over = &mut *granted => break Ok(handed_over.ok()),
@@ -121,8 +144,13 @@ impl ControlPlane {
     ///
     /// The store is away.
     pub async fn dispatch_once(&self) -> Result<usize, UseCaseError> {
-        // One at a time; whoever may have been given a job in a call whose answer was lost is remembered.
-        let mut unsure = self.dispatching.lock().await;
+        let turn = self.dispatching.lock().await;
+        self.dispatch(turn).await
+    }
+
+    /// Grants waiting jobs, one dispatch at a time.
+    async fn dispatch(&self, mut turn: tokio::sync::MutexGuard<'_, Dispatching>) -> Result<usize, UseCaseError> {
+        let entered = self.claims.entered.load(Ordering::SeqCst);
         let workers = self.claims.workers();
         if workers.is_empty() {
             return Ok(0);
@@ -130,12 +158,13 @@ impl ControlPlane {
         let committed = match self.ports.store.claim(ClaimRequest { workers: workers.clone() }, &self.rules).await {
             Ok(committed) => committed,
             Err(error) => {
-                unsure.extend(workers);
+                turn.unsure.extend(workers);
                 return Err(error.into());
             }
         };
+        turn.served = entered;
         // Their claims look again, and find what they were given.
-        unsure.drain().for_each(|worker_id| self.ports.signals.wake(Wake::Worker(worker_id)));
+        turn.unsure.drain().for_each(|worker_id| self.ports.signals.wake(Wake::Worker(worker_id)));
         for changes in &committed {
             self.hand_over(changes);
             self.announce(changes);

@@ -15,7 +15,6 @@ mod loops;
 mod reports;
 mod wakeups;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -28,7 +27,7 @@ pub use loops::BackgroundLoops;
 pub use wakeups::{Wakeups, WorkerWakes};
 
 use crate::domain::commands::Credential;
-use crate::domain::ids::{ConnectionId, WorkerId};
+use crate::domain::ids::ConnectionId;
 use crate::domain::policy::Policy;
 use crate::domain::rejection::Rejection;
 use crate::domain::rules::Rules;
@@ -85,7 +84,7 @@ pub struct ControlPlane {
     ports: Ports,
     rules: Rules,
     claims: claims::WaitingRoom,
-    dispatching: tokio::sync::Mutex<HashSet<WorkerId>>,
+    dispatching: tokio::sync::Mutex<claims::Dispatching>,
     departures: mpsc::UnboundedSender<Departure>,
     departed: tokio::sync::Mutex<mpsc::UnboundedReceiver<Departure>>,
     closing: watch::Sender<bool>,
