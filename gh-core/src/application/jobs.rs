@@ -102,11 +102,10 @@ impl ControlPlane {
     ///
     /// The store is away.
     pub async fn with_waiting(&self, jobs: Vec<Arc<Job>>) -> Result<Vec<JobAnswer>, UseCaseError> {
-        let (now, workers) = if jobs.iter().any(|job| job.wait().is_some()) {
-            self.ports.reader.workers(&WorkerQuery::default()).await?
-        } else {
-            (self.ports.reader.now().await?, Vec::new())
-        };
+        if jobs.iter().all(|job| job.wait().is_none()) {
+            return Ok(jobs.into_iter().map(|job| JobAnswer { job, waiting: None }).collect());
+        }
+        let (now, workers) = self.ports.reader.workers(&WorkerQuery::default()).await?;
         let policy = &self.rules.policy;
         let answer = |job: Arc<Job>| JobAnswer { waiting: placement::waiting(&job, &workers, now, policy), job };
         Ok(jobs.into_iter().map(answer).collect())

@@ -4,3 +4,4 @@
 mod answers_lost;
 mod fleet;
 mod stage;
+mod store_away;
