@@ -266,27 +266,16 @@ struct Parts {
 
 impl From<Parts> for Recorded {
     fn from(parts: Parts) -> Self {
-        let Parts {
-            jobs,
-            workers,
-            names,
-            deregistrations,
-            vitals,
-            job_events,
-            worker_events,
-            ledger,
-            idempotency_keys,
-        } = parts;
         Self(Changeset {
-            jobs,
-            workers,
-            names,
-            deregistrations,
-            vitals,
-            job_events,
-            worker_events,
-            ledger,
-            idempotency_keys,
+            jobs: parts.jobs,
+            workers: parts.workers,
+            names: parts.names,
+            deregistrations: parts.deregistrations,
+            vitals: parts.vitals,
+            job_events: parts.job_events,
+            worker_events: parts.worker_events,
+            ledger: parts.ledger,
+            idempotency_keys: parts.idempotency_keys,
             ..Changeset::default()
         })
     }
