@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gh_core::application::{ControlPlane, Ports, Wakeups};
+use gh_core::application::{ControlPlane, Ports};
 use gh_core::domain::commands::{Credential, Report, ReportOutcome, UsageClosing};
 use gh_core::domain::ids::JobId;
 use gh_core::domain::job::Completion;
@@ -34,15 +34,7 @@ impl Stage {
     fn new(sender: MockCallbackSender) -> Self {
         let clock = Arc::new(ManualClock::default());
         let store = Arc::new(MemoryStore::new(clock.clone(), [7; 32]));
-        let wakeups = Arc::new(Wakeups::new());
-        let ports = Ports {
-            store: store.clone(),
-            reader: store.clone(),
-            outbox: store,
-            sender: Arc::new(sender),
-            signals: wakeups.clone(),
-            wakeups,
-        };
+        let ports = Ports::alone(store, Arc::new(sender));
         let control_plane = Arc::new(ControlPlane::new(ports, rules()));
         Self { careers: Careers::new(Arc::clone(&control_plane)), control_plane, clock }
     }

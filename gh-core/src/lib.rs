@@ -19,7 +19,7 @@
 //! use std::sync::{Arc, Mutex};
 //! use std::time::Duration;
 //!
-//! use gh_core::application::{ControlPlane, Ports, Wakeups};
+//! use gh_core::application::{ControlPlane, Ports};
 //! use gh_core::domain::code::ClientName;
 //! use gh_core::domain::commands::{Report, ReportOutcome, ReportUsage, UsageClosing};
 //! use gh_core::domain::cost::CallReport;
@@ -44,16 +44,7 @@
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let store = Arc::new(MemoryStore::new(Arc::new(ManualClock::default()), [7; 32]));
 //!     let client = Arc::new(Client::default());
-//!     let wakeups = Arc::new(Wakeups::new());
-//!     let ports = Ports {
-//!         store: store.clone(),
-//!         reader: store.clone(),
-//!         outbox: store,
-//!         sender: client.clone(),
-//!         signals: wakeups.clone(),
-//!         wakeups,
-//!     };
-//!     let control_plane = ControlPlane::new(ports, rules());
+//!     let control_plane = ControlPlane::new(Ports::alone(store, client.clone()), rules());
 //!
 //!     let who = control_plane.register(&registration("worker-a")).await?.credential;
 //!     let submitted = control_plane.submit(&ClientName::new("shop"), submission()).await?;

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gh_core::application::{BackgroundLoops, ControlPlane, Ports, StreamItem, UseCaseError, Wakeups};
+use gh_core::application::{BackgroundLoops, ControlPlane, Ports, StreamItem, UseCaseError};
 use gh_core::domain::code::{Actor, ClientName};
 use gh_core::domain::commands::{Credential, Deregister, Report, ReportOutcome, Selector, UsageClosing};
 use gh_core::domain::ids::{Attempt, JobId};
@@ -26,7 +26,6 @@ impl Stage {
     fn new(answer: impl Fn(&OutgoingCallback) -> SendOutcome + Send + 'static) -> Self {
         let clock = Arc::new(ManualClock::default());
         let store = Arc::new(MemoryStore::new(clock.clone(), [7; 32]));
-        let wakeups = Arc::new(Wakeups::new());
         let sent: Arc<Mutex<Vec<OutgoingCallback>>> = Arc::default();
         let seen = Arc::clone(&sent);
         let mut sender = MockCallbackSender::new();
@@ -35,14 +34,7 @@ impl Stage {
             seen.lock().unwrap().push(callback);
             outcome
         });
-        let ports = Ports {
-            store: store.clone(),
-            reader: store.clone(),
-            outbox: store,
-            sender: Arc::new(sender),
-            signals: wakeups.clone(),
-            wakeups,
-        };
+        let ports = Ports::alone(store, Arc::new(sender));
         Self { control_plane: Arc::new(ControlPlane::new(ports, rules())), clock, sent }
     }
 
@@ -276,22 +268,13 @@ async fn what_the_rules_refuse_is_told_as_a_rejection_and_changes_nothing() {
 
 /// A control plane of its own over a store, as another process has it: nobody wakes anybody in it from outside.
 fn process(store: &Arc<MemoryStore>, sent: &Arc<tokio::sync::Semaphore>) -> ControlPlane {
-    let wakeups = Arc::new(Wakeups::new());
     let mut sender = MockCallbackSender::new();
     let sent = Arc::clone(sent);
     sender.expect_send().returning(move |_| {
         sent.add_permits(1);
         answered(204)
     });
-    let ports = Ports {
-        store: store.clone(),
-        reader: store.clone(),
-        outbox: store.clone(),
-        sender: Arc::new(sender),
-        signals: wakeups.clone(),
-        wakeups,
-    };
-    ControlPlane::new(ports, rules())
+    ControlPlane::new(Ports::alone(Arc::clone(store), Arc::new(sender)), rules())
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use gh_core::application::{ControlPlane, Ports, Wakeups};
+use gh_core::application::{ControlPlane, Ports};
 use gh_core::domain::changeset::Changeset;
 use gh_core::domain::code::ClientName;
 use gh_core::domain::rules::Rules;
@@ -58,15 +58,7 @@ impl Store for Gated {
 async fn claims_that_come_while_one_is_dispatched_are_all_served_by_the_next_dispatch() {
     let store = Arc::new(MemoryStore::new(Arc::new(ManualClock::default()), [7; 32]));
     let gated = Arc::new(Gated { inner: store.clone(), claims: AtomicUsize::new(0), permits: Semaphore::new(0) });
-    let wakeups = Arc::new(Wakeups::new());
-    let ports = Ports {
-        store: gated.clone(),
-        reader: store.clone(),
-        outbox: store,
-        sender: Arc::new(MockCallbackSender::new()),
-        signals: wakeups.clone(),
-        wakeups,
-    };
+    let ports = Ports { store: gated.clone(), ..Ports::alone(store, Arc::new(MockCallbackSender::new())) };
     let control_plane = ControlPlane::new(ports, rules());
     let mut workers = Vec::new();
     for index in 0..10 {

@@ -7,7 +7,7 @@ use gh_adapters_http::api::{self, ApiConfig, KeyRing, Limits, MeasuredStore, Met
 use gh_adapters_http::callbacks::{
     CallbackAllow, Guard, HttpCallbackSender, KeyScope, SendLimits, SenderError, ServiceKeys,
 };
-use gh_core::application::{ControlPlane, Ports, Wakeups};
+use gh_core::application::{ControlPlane, Ports};
 use gh_core::domain::cost::PriceBook;
 use gh_core::domain::rules::Rules;
 use gh_core::memory::MemoryStore;
@@ -48,19 +48,11 @@ pub(crate) fn in_memory(config: &Config) -> Result<Assembly, WiringError> {
     let store = Arc::new(MemoryStore::new(Arc::clone(&clock), random_key()));
     let metrics = Arc::new(Metrics::new());
     let measured = MeasuredStore::new(store.clone(), Arc::clone(&metrics), Arc::clone(&clock));
-    let wakeups = Arc::new(Wakeups::new());
     let guard = guard(config)?;
     let sender_clock = Arc::clone(&clock);
     let unix_seconds = Arc::new(move || sender_clock.now().as_micros().div_euclid(1_000_000));
     let sender = HttpCallbackSender::new(guard.clone(), service_keys(config)?, SendLimits::default(), unix_seconds)?;
-    let ports = Ports {
-        store: Arc::new(measured),
-        reader: store.clone(),
-        outbox: store,
-        sender: Arc::new(sender),
-        signals: wakeups.clone(),
-        wakeups,
-    };
+    let ports = Ports { store: Arc::new(measured), ..Ports::alone(store, Arc::new(sender)) };
     let control_plane = Arc::new(ControlPlane::new(ports, rules(config)));
     let api = ApiConfig {
         auth: Arc::new(KeyRing::new(&named(&config.service_keys), &named(&config.worker_keys))),

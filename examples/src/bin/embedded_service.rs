@@ -32,7 +32,7 @@ use axum::{Json, Router};
 use clap::Parser;
 use gh_adapters_http::api::{self, ApiConfig, Authenticate, Door, Limits, Metrics, Refusal};
 use gh_adapters_http::callbacks::{Guard, HttpCallbackSender, SendLimits, ServiceKeys};
-use gh_core::application::{BackgroundLoops, ControlPlane, Ports, Wakeups};
+use gh_core::application::{BackgroundLoops, ControlPlane, Ports};
 use gh_core::domain::code::ClientName;
 use gh_core::domain::cost::PriceBook;
 use gh_core::domain::ids::JobId;
@@ -105,15 +105,7 @@ where
     let unix_seconds = Arc::new(move || clock.now().as_micros().div_euclid(1_000_000));
     let sender =
         HttpCallbackSender::new(Guard::default(), ServiceKeys::default(), SendLimits::default(), unix_seconds)?;
-    let wakeups = Arc::new(Wakeups::new());
-    let ports = Ports {
-        store: store.clone(),
-        reader: store.clone(),
-        outbox: store,
-        sender: Arc::new(sender),
-        signals: wakeups.clone(),
-        wakeups,
-    };
+    let ports = Ports::alone(store, Arc::new(sender));
     let rules = Rules { policy: Arc::new(Policy::default()), prices: PriceBook::embedded(), ids: Arc::new(MachineIds) };
     Ok(Arc::new(ControlPlane::new(ports, rules)))
 }

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use gh_adapters_http::api::{ApiConfig, KeyRing, Limits, Metrics, NamedKey, router};
 use gh_adapters_http::callbacks::Guard;
-use gh_core::application::{ControlPlane, Ports, Wakeups};
+use gh_core::application::{ControlPlane, Ports};
 use gh_core::memory::MemoryStore;
 use gh_core::ports::callback_sender::{MockCallbackSender, SendOutcome};
 use gh_core::testing::{ManualClock, SequentialIds, rules};
@@ -86,7 +86,6 @@ pub(crate) fn config(clock: &Arc<ManualClock>) -> ApiConfig {
 /// Receivers take everything.
 pub(crate) fn ports(clock: &Arc<ManualClock>) -> Ports {
     let store = Arc::new(MemoryStore::new(clock.clone(), [7; 32]));
-    let wakeups = Arc::new(Wakeups::new());
     let mut sender = MockCallbackSender::new();
     sender.expect_send().returning(|_| SendOutcome::Answered {
         status: 200,
@@ -94,14 +93,7 @@ pub(crate) fn ports(clock: &Arc<ManualClock>) -> Ports {
         excerpt: "taken".into(),
         took: std::time::Duration::from_millis(12),
     });
-    Ports {
-        store: store.clone(),
-        reader: store.clone(),
-        outbox: store,
-        sender: Arc::new(sender),
-        signals: wakeups.clone(),
-        wakeups,
-    }
+    Ports::alone(store, Arc::new(sender))
 }
 
 impl Api {

@@ -47,7 +47,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// use std::sync::Arc;
 /// use std::time::Duration;
 ///
-/// use gh_core::application::{BackgroundLoops, ControlPlane, Ports, Wakeups};
+/// use gh_core::application::{BackgroundLoops, ControlPlane, Ports};
 /// use gh_core::domain::code::ClientName;
 /// use gh_core::memory::MemoryStore;
 /// use gh_core::ports::callback_sender::{MockCallbackSender, SendOutcome};
@@ -56,7 +56,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let store = Arc::new(MemoryStore::new(Arc::new(ManualClock::default()), [7; 32]));
-/// let wakeups = Arc::new(Wakeups::new());
 /// let mut sender = MockCallbackSender::new();
 /// sender.expect_send().returning(|_| SendOutcome::Answered {
 ///     status: 204,
@@ -64,17 +63,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 ///     excerpt: String::new(),
 ///     took: Duration::ZERO,
 /// });
-/// let control_plane = ControlPlane::new(
-///     Ports {
-///         store: store.clone(),
-///         reader: store.clone(),
-///         outbox: store,
-///         sender: Arc::new(sender),
-///         signals: wakeups.clone(),
-///         wakeups,
-///     },
-///     rules(),
-/// );
+/// let control_plane = ControlPlane::new(Ports::alone(store, Arc::new(sender)), rules());
 ///
 /// let service = async {
 ///     let worker = control_plane.register(&registration("worker-a")).await?.credential;

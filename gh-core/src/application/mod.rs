@@ -78,6 +78,21 @@ pub struct Ports {
     pub wakeups: Arc<Wakeups>,
 }
 
+impl Ports {
+    /// For one process alone: one store that has all three ports of storage, and wakes that stay in this process.
+    ///
+    /// Many processes over one store need [`signals`](Self::signals) that reach all of them; a decorator of one port
+    /// takes its place: `Ports { store: measured, ..Ports::alone(store, sender) }`.
+    #[must_use]
+    pub fn alone<S>(store: Arc<S>, sender: Arc<dyn CallbackSender>) -> Self
+    where
+        S: Store + Reader + Outbox + 'static,
+    {
+        let wakeups = Arc::new(Wakeups::new());
+        Self { store: store.clone(), reader: store.clone(), outbox: store, sender, signals: wakeups.clone(), wakeups }
+    }
+}
+
 /// The control plane: every use case there is.
 #[derive(Debug)]
 pub struct ControlPlane {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gh_core::application::{ControlPlane, Ports, UseCaseError, Wakeups};
+use gh_core::application::{ControlPlane, Ports, UseCaseError};
 use gh_core::domain::code::ClientName;
 use gh_core::domain::commands::{Credential, Register};
 use gh_core::domain::event::JobEvent;
@@ -49,16 +49,8 @@ impl Stage {
         let clock = Arc::new(ManualClock::default());
         let memory = Arc::new(MemoryStore::new(clock.clone(), [7; 32]));
         let flaky = Arc::new(FlakyStore::new(Handle::of(memory.clone())));
-        let wakeups = Arc::new(Wakeups::new());
         let receiver = Arc::new(Receiver { refuses, ..Receiver::default() });
-        let ports = Ports {
-            store: flaky.clone(),
-            reader: flaky.clone(),
-            outbox: flaky.clone(),
-            sender: receiver.clone(),
-            signals: wakeups.clone(),
-            wakeups,
-        };
+        let ports = Ports::alone(flaky.clone(), receiver.clone());
         let control_plane = Arc::new(ControlPlane::new(ports, rules()));
         Self { control_plane, flaky, memory, clock, receiver }
     }
