@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use super::{ControlPlane, Departure, UseCaseError};
 use crate::domain::changeset::Changeset;
 use crate::domain::commands::{Claim, ClaimAnswer, Credential, Granted};
-use crate::domain::ids::{ConnectionId, WorkerId};
+use crate::domain::ids::{ConnectionId, Generation, WorkerId};
+use crate::domain::snapshot::Keys;
 use crate::domain::worker::ConnectionKind;
 use crate::ports::signals::{Signals, Wake};
 use crate::ports::store::ClaimRequest;
@@ -37,6 +38,7 @@ pub(super) struct Dispatching {
 
 #[derive(Debug)]
 struct Waiter {
+    generation: Generation,
     connection: ConnectionId,
     hand_over: oneshot::Sender<Granted>,
 }
@@ -47,9 +49,9 @@ impl WaitingRoom {
     }
 
     /// Waits from now on; gives back where a grant arrives, and how many have entered with this one.
-    fn enter(&self, worker_id: &WorkerId, connection: ConnectionId) -> (oneshot::Receiver<Granted>, u64) {
+    fn enter(&self, who: &Credential, connection: ConnectionId) -> (oneshot::Receiver<Granted>, u64) {
         let (hand_over, granted) = oneshot::channel();
-        self.lock().insert(worker_id.clone(), Waiter { connection, hand_over });
+        self.lock().insert(who.worker_id.clone(), Waiter { generation: who.generation, connection, hand_over });
         (granted, self.entered.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
@@ -62,6 +64,14 @@ impl WaitingRoom {
 
     fn workers(&self) -> Vec<WorkerId> {
         self.lock().keys().cloned().collect()
+    }
+
+    fn processes(&self) -> Vec<Credential> {
+        let credential = |(worker_id, waiter): (&WorkerId, &Waiter)| Credential {
+            worker_id: worker_id.clone(),
+            generation: waiter.generation,
+        };
+        self.lock().iter().map(credential).collect()
     }
 
     /// Hands a grant to the claim that waits for it. One that has left finds it at the worker's next claim.
@@ -114,7 +124,7 @@ impl ControlPlane {
                 Ok(ClaimAnswer::Waiting) => {}
                 Err(error) => break Err(error),
             }
-            let (granted, place) = granted.get_or_insert_with(|| self.claims.enter(&who.worker_id, connection));
+            let (granted, place) = granted.get_or_insert_with(|| self.claims.enter(who, connection));
             // Whoever dispatches serves all who wait: only one who was not served yet has to do it.
             let turn = tokio::select! {
                 biased;
@@ -180,6 +190,24 @@ impl ControlPlane {
                 self.claims.hand_over(&lease.worker_id, granted);
             }
         }
+    }
+
+    /// Looks on behalf of all claims that wait on this server, by one read: those for whose workers something is there
+    /// are woken, and find it; says how many. Only what was missed is found so, for a wake that was lost.
+    ///
+    /// # Errors
+    ///
+    /// The store is away.
+    pub async fn wake_forgotten_claims(&self) -> Result<usize, UseCaseError> {
+        let waiting = self.claims.processes();
+        if waiting.is_empty() {
+            return Ok(0);
+        }
+        let workers = waiting.iter().map(|who| who.worker_id.clone()).collect();
+        let known = self.ports.store.load(&Keys { workers, ..Keys::default() }).await?;
+        let forgotten = waiting.iter().filter(|who| Claim::need_not_wait(who, known.workers.get(&who.worker_id)));
+        let wake = |who: &Credential| self.ports.wakeups.wake(Wake::Worker(who.worker_id.clone()));
+        Ok(forgotten.map(wake).count())
     }
 
     /// Notes that a connection's other end went away; the dispatch loop writes it down at once.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::time::MissedTickBehavior;
 use tracing::{error, warn};
 
 use super::background::MAX_IN_FLIGHT;
@@ -19,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 ///
 /// | loop | does | looks | at most | if nobody runs it |
 /// | --- | --- | --- | --- | --- |
-/// | [`DISPATCH`](Self::DISPATCH) | gives waiting jobs to the claims that wait in this process | when woken, and each second | all claims of the process | claims only get jobs that were there when they came; jobs wait on |
+/// | [`DISPATCH`](Self::DISPATCH) | gives waiting jobs to the claims that wait in this process, and each second looks whether one of them was not woken | when woken, and each second | all claims of the process | claims only get jobs that were there when they came, or that they are woken for; jobs wait on |
 /// | [`SWEEP`](Self::SWEEP) | applies what time alone brings: lapsed reservations, silent workers, time-outs, drains, expiries | every half second | 500 jobs and 500 workers at once, then at once again | no deadline ever comes: lost workers keep their jobs |
 /// | [`DELIVER`](Self::DELIVER) | sends callbacks that are due | when woken, when the next is due, and each second | 512 on their way at once | clients hear nothing; callbacks wait in the store |
 ///
@@ -90,7 +91,8 @@ pub struct BackgroundLoops {
 
 impl BackgroundLoops {
     /// Gives waiting jobs to the claims that wait in this process, and writes down whose connections ended without a
-    /// word. Its steps are [`ControlPlane::dispatch_once`] and [`ControlPlane::note_departures`].
+    /// word. Its steps are [`ControlPlane::note_departures`], [`ControlPlane::dispatch_once`] and
+    /// [`ControlPlane::wake_forgotten_claims`].
     pub const DISPATCH: Self = Self { dispatch: true, sweep: false, deliver: false };
 
     /// Applies deadlines that are over. Its step is [`ControlPlane::sweep_once`].
@@ -134,15 +136,21 @@ async fn run_if(wanted: bool, running: impl Future<Output = ()>) {
 
 impl ControlPlane {
     async fn run_dispatch(&self) {
+        let mut moments = tokio::time::interval(LOOK_EVERY);
+        moments.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            let by_itself = tokio::select! {
                 () = self.closed() => return,
-                () = self.ports.wakeups.dispatch_requested() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
+                // Each moment, however often it is woken in between.
+                _ = moments.tick() => true,
+                () = self.ports.wakeups.dispatch_requested() => false,
+            };
             // First, so that no job is given to a claim that is gone.
             log_failure("dispatch", self.note_departures().await);
             log_failure("dispatch", self.dispatch_once().await.map(drop));
+            if by_itself {
+                log_failure("dispatch", self.wake_forgotten_claims().await.map(drop));
+            }
         }
     }
 

@@ -13,8 +13,15 @@ pub enum Wake {
     Deliver,
 }
 
-/// Wakes those who wait. Sent after the commit, at least once, best effort: whoever waits also looks by itself from
-/// time to time.
+/// Wakes those who wait. Sent after the commit, best effort: a wake that is lost costs time, never a job, since for
+/// everything that is waited for somebody also looks without being woken.
+///
+/// | who waits | looks without being woken |
+/// | --- | --- |
+/// | a claim: for a job of its own, or to be told that its worker is drained or retired | each second, the [dispatch loop](crate::application::BackgroundLoops::DISPATCH) of its process for all claims together |
+/// | a stream of directives | every seven seconds |
+/// | a deregistration that is waited for | every quarter of a second |
+/// | jobs for claims, callbacks to be sent | each second, the loops that [dispatch](crate::application::BackgroundLoops::DISPATCH) and [deliver](crate::application::BackgroundLoops::DELIVER) |
 ///
 /// # Example
 ///
@@ -36,7 +43,7 @@ pub enum Wake {
 ///
 /// impl Signals for Everywhere {
 ///     fn wake(&self, wake: Wake) {
-///         // A full channel loses a wake. That costs a moment: the other servers look by themselves.
+///         // A full channel loses a wake. That costs time: the other servers also look without being woken.
 ///         let _sent_or_lost = self.others.try_send(wake.clone());
 ///         self.here.wake(wake);
 ///     }

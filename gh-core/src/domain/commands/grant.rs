@@ -14,7 +14,7 @@ use crate::domain::rejection::Rejection;
 use crate::domain::rules::Rules;
 use crate::domain::snapshot::{Keys, Snapshot};
 use crate::domain::time::Timestamp;
-use crate::domain::worker::{ConnectionChange, ConnectionKind, ConnectionUpdate, Occupation, WorkerState};
+use crate::domain::worker::{ConnectionChange, ConnectionKind, ConnectionUpdate, Occupation, WorkerState, WorkerView};
 
 /// A worker says that it is free and asks for a job.
 #[derive(Clone, Debug)]
@@ -106,8 +106,19 @@ impl Command for Claim {
 }
 
 impl Claim {
+    /// Whether this process's claim would be answered, or refused, if it looked now: for those that wait and were not
+    /// woken. `view` is its worker, if there still is one.
+    pub(crate) fn need_not_wait(who: &Credential, view: Option<&WorkerView>) -> bool {
+        view.is_none_or(|view| {
+            worker_lifecycle::retirement(&view.worker, who.generation).is_some()
+                || view.occupied_by.is_some()
+                || view.worker.drain().is_some()
+                || view.worker.lapsed
+        })
+    }
+
     /// A claim says *I am free*: whatever held the worker back until it says so is over.
-    fn note_free(&self, draft: &mut Draft<'_>, view: &crate::domain::worker::WorkerView) {
+    fn note_free(&self, draft: &mut Draft<'_>, view: &WorkerView) {
         draft.vitals(&self.who.worker_id).jobless_beats = Some(0);
         if view.worker.lapsed {
             let mut worker = view.worker.as_ref().clone();
