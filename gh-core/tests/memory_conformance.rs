@@ -1,4 +1,4 @@
-//! The in-memory store keeps every promise of the storage ports.
+//! The in-memory store keeps every promise of the storage ports, and its invariants under random histories.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use gh_core::memory::MemoryStore;
 use gh_core::ports::clock::Clock;
 use gh_core::testing::conformance::{Handle, TestBed};
+use gh_core::testing::model;
 
 struct Memory(Arc<MemoryStore>);
 
@@ -21,3 +22,8 @@ impl TestBed for Memory {
 }
 
 gh_core::store_conformance!(Memory);
+
+#[test]
+fn whatever_is_done_in_whatever_order_with_whatever_faults_the_invariants_hold() {
+    model::check::<Memory>(200, 20..80);
+}
