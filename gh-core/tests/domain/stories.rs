@@ -549,6 +549,19 @@ fn ten_releases_in_a_row_cost_no_attempt_and_the_eleventh_does() {
 }
 
 #[test]
+fn a_claim_that_was_woken_for_nothing_is_believed_no_longer_than_it_said() {
+    let mut world = World::new();
+    let who = world.run(&register("worker-a", "boot-1", None)).0.unwrap().credential;
+    let connection = ConnectionId::new(Uuid::nil());
+    let claim = |waited| Claim { who: who.clone(), connection, wait: Duration::from_secs(25), waited };
+    let until = world.now() + Duration::from_secs(25);
+    assert!(matches!(world.run(&claim(false)).0, Ok(ClaimAnswer::Waiting)));
+    world.pass(20);
+    assert!(matches!(world.run(&claim(true)).0, Ok(ClaimAnswer::Waiting)));
+    assert_eq!(world.view(&who.worker_id).vitals.listened_until(), Some(until));
+}
+
+#[test]
 fn events_are_numbered_without_gaps_and_tell_worker_time_and_step() {
     let mut world = World::new();
     let (who, job_id) = running(&mut world, None);

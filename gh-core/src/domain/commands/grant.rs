@@ -23,7 +23,7 @@ pub struct Claim {
     pub who: Credential,
     /// This waiting claim; a newer one takes its place.
     pub connection: ConnectionId,
-    /// How long it will wait.
+    /// How long it will wait, from when it came.
     pub wait: Duration,
     /// Whether it has waited before: what happened to the worker meanwhile is told, but it is not a further call.
     pub waited: bool,
@@ -97,10 +97,12 @@ impl Command for Claim {
             let job = draft.job(job_id)?;
             return Ok(ClaimAnswer::Granted(granted(draft, job)));
         }
-        let until = draft.now() + self.wait;
-        let opened = ConnectionChange::Opened { until };
-        let update = ConnectionUpdate { id: self.connection, kind: ConnectionKind::Claim, change: opened };
-        draft.vitals(&self.who.worker_id).connections.push(update);
+        // One that has waited is known, and waits no longer than it said when it came.
+        if !self.waited {
+            let opened = ConnectionChange::Opened { until: draft.now() + self.wait };
+            let update = ConnectionUpdate { id: self.connection, kind: ConnectionKind::Claim, change: opened };
+            draft.vitals(&self.who.worker_id).connections.push(update);
+        }
         Ok(ClaimAnswer::Waiting)
     }
 }
