@@ -28,6 +28,7 @@ pub(crate) struct FaultyReader {
     inner: Arc<dyn Reader>,
     away: AtomicBool,
     panics: AtomicBool,
+    hangs: AtomicBool,
 }
 
 impl FaultyReader {
@@ -85,6 +86,19 @@ impl Reader for FaultyReader {
         self.inner.workers(query).await
     }
 
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.check()?;
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.inner.ready().await
+    }
+
+    async fn glance(&self) -> Result<(Timestamp, Arc<Vec<WorkerView>>), StoreError> {
+        self.check()?;
+        self.inner.glance().await
+    }
+
     async fn worker(&self, id: &WorkerId) -> Result<(Timestamp, Option<WorkerView>), StoreError> {
         self.inner.worker(id).await
     }
@@ -116,6 +130,7 @@ pub(crate) fn faulty_api() -> (Api, Arc<FaultyReader>) {
                 inner: Arc::clone(&ports.reader),
                 away: AtomicBool::new(false),
                 panics: AtomicBool::new(false),
+                hangs: AtomicBool::new(false),
             });
             ports.reader = faulty.clone();
             reader = Some(faulty);
@@ -211,6 +226,15 @@ async fn a_store_that_is_away_is_unavailable_and_not_ready() {
     let health = api.call(Method::GET, "/health", "", "").await.expect(200);
     assert_eq!(health["status"], "ok");
     assert!(health["version"].is_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_is_not_ready() {
+    let (api, reader) = faulty_api();
+    reader.hangs.store(true, Ordering::SeqCst);
+    api.call(Method::GET, "/ready", "", "").await.expect(503);
+    reader.hangs.store(false, Ordering::SeqCst);
+    api.call(Method::GET, "/ready", "", "").await.expect(200);
 }
 
 #[tokio::test]

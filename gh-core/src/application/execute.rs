@@ -1,39 +1,29 @@
-//! Running one command: the only place where conflicts are tried again.
+//! Running one command: in its lane where commands are grouped, else by itself.
 
+use super::group_commit::Entry;
 use super::{ControlPlane, UseCaseError};
 use crate::domain::changeset::Changeset;
-use crate::domain::commands::{Command, decide};
+use crate::domain::commands::Command;
 use crate::domain::job::JobState;
 use crate::ports::signals::Wake;
 
-/// How often a command is decided anew because others changed the same. Beyond it the caller is asked to come again.
-const MAX_TRIES: u32 = 64;
-
 impl ControlPlane {
-    /// Loads what a command needs, decides, stores; again, if somebody else was faster.
+    /// Loads what a command needs, decides, stores; again, if somebody else was faster. Together with others, where
+    /// that is [switched on](Self::with_group_commit).
     ///
     /// # Errors
     ///
-    /// The rules refuse it, the store is away, or others were faster too often.
-    pub async fn execute<C: Command>(&self, command: &C) -> Result<C::Answer, UseCaseError> {
-        let keys = command.keys();
-        for _ in 0..MAX_TRIES {
-            let snapshot = self.ports.store.load(&keys).await?;
-            let decision = decide(&snapshot, command, &self.rules);
-            if decision.changes.is_empty() {
-                return Ok(decision.answer?);
-            }
-            let changes = decision.changes;
-            let wakes = wakes(&changes);
-            let committed = self.ports.store.commit(vec![changes], &self.rules).await;
-            // A commit that failed may have happened all the same: who waits for it looks for nothing at worst.
-            if committed.as_ref().map_or(true, |outcomes| outcomes.iter().all(Result::is_ok)) {
-                wakes.into_iter().for_each(|wake| self.ports.signals.wake(wake));
-                committed?;
-                return Ok(decision.answer?);
-            }
+    /// The rules refuse it, the store is away, too many commands wait already, or others were faster too often.
+    pub async fn execute<C: Command + Clone>(&self, command: &C) -> Result<C::Answer, UseCaseError> {
+        if let Some(answer) = self.execute_in_lane(command).await {
+            return answer;
         }
-        Err(UseCaseError::Unavailable(None))
+        let (entry, answer) = Entry::borrowed(command);
+        let mut again = vec![entry];
+        while !again.is_empty() {
+            again = self.run_together(again).await;
+        }
+        answer.await.unwrap_or(Err(UseCaseError::Unavailable(None)))
     }
 
     /// Wakes those who wait for what these changes brought.
@@ -43,7 +33,7 @@ impl ControlPlane {
 }
 
 /// Whom a changeset concerns, beside the one who asked for it.
-fn wakes(changes: &Changeset) -> Vec<Wake> {
+pub(super) fn wakes(changes: &Changeset) -> Vec<Wake> {
     let mut wakes = Vec::new();
     let mut add = |wake| {
         if !wakes.contains(&wake) {

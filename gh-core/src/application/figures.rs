@@ -7,7 +7,6 @@ use super::{ControlPlane, UseCaseError};
 use crate::domain::job::JobStatus;
 use crate::domain::placement::{self, WaitingCode};
 use crate::domain::worker::WorkerStatus;
-use crate::ports::reader::WorkerQuery;
 
 /// Jobs that wait for one reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +40,7 @@ impl ControlPlane {
     /// The store is away.
     pub async fn figures(&self) -> Result<FleetFigures, UseCaseError> {
         let figures = self.ports.reader.figures().await?;
-        let (now, workers) = self.ports.reader.workers(&WorkerQuery::default()).await?;
+        let (now, workers) = self.ports.reader.glance().await?;
         let mut waiting = BTreeMap::new();
         for group in &figures.waiting {
             let code = placement::code_of_group(group, &workers, now, &self.rules.policy);

@@ -105,7 +105,7 @@ impl ControlPlane {
         if jobs.iter().all(|job| job.wait().is_none()) {
             return Ok(jobs.into_iter().map(|job| JobAnswer { job, waiting: None }).collect());
         }
-        let (now, workers) = self.ports.reader.workers(&WorkerQuery::default()).await?;
+        let (now, workers) = self.ports.reader.glance().await?;
         let policy = &self.rules.policy;
         let answer = |job: Arc<Job>| JobAnswer { waiting: placement::waiting(&job, &workers, now, policy), job };
         Ok(jobs.into_iter().map(answer).collect())

@@ -16,13 +16,14 @@ const SWEEP_EVERY: Duration = Duration::from_millis(500);
 /// How long a wake may be lost before somebody looks all the same.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Which of the three background loops a process runs. Nothing else in the core runs by itself.
+/// Which of the background loops a process runs. Nothing else in the core runs by itself.
 ///
 /// | loop | does | looks | at most | if nobody runs it |
 /// | --- | --- | --- | --- | --- |
 /// | [`DISPATCH`](Self::DISPATCH) | gives waiting jobs to the claims that wait in this process, and each second looks whether one of them was not woken | when woken, and each second | all claims of the process | claims only get jobs that were there when they came, or that they are woken for; jobs wait on |
 /// | [`SWEEP`](Self::SWEEP) | applies what time alone brings: lapsed reservations, silent workers, time-outs, drains, expiries | every half second | 500 jobs and 500 workers at once, then at once again | no deadline ever comes: lost workers keep their jobs |
 /// | [`DELIVER`](Self::DELIVER) | sends callbacks that are due | when woken, when the next is due, and each second | 512 on their way at once | clients hear nothing; callbacks wait in the store |
+/// | [`COMMIT`](Self::COMMIT) | decides and stores commands together, where that is [switched on](ControlPlane::with_group_commit) | when a command comes | [`GroupCommit::batch`](super::GroupCommit::batch) commands at once | each command is decided and stored by itself |
 ///
 /// # Who runs what
 ///
@@ -32,13 +33,15 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 ///
 /// - [`DISPATCH`](Self::DISPATCH) runs in **every** process in which claims wait or streams of directives are open. Only
 ///   this process can answer its claims, and only it knows which connections broke.
+/// - [`COMMIT`](Self::COMMIT) runs in every process that groups commands; it works for the calls of its own process.
 /// - [`SWEEP`](Self::SWEEP) and [`DELIVER`](Self::DELIVER) each run in **at least one** process, better in two: when one
 ///   stops, the other goes on from what is stored.
 ///
 /// # How it stops
 ///
-/// [`run`](Self::run) returns after [`ControlPlane::close`]. Dispatch and sweep end with the step they are at; delivery
-/// takes nothing new and waits for the callbacks that are on their way, 25 s at most. Whoever cannot wait so long drops
+/// [`run`](Self::run) returns after [`ControlPlane::close`]. Dispatch and sweep end with the step they are at; committers
+/// answer every command that waits, and those that come later go their own way; delivery takes nothing new and waits
+/// for the callbacks that are on their way, 25 s at most. Whoever cannot wait so long drops
 /// the future: a callback that is cut off is sent again when its lease in the store is over. A step that fails, because
 /// the store is away, is logged and tried again at the next look; no loop ends by itself.
 ///
@@ -87,23 +90,30 @@ pub struct BackgroundLoops {
     dispatch: bool,
     sweep: bool,
     deliver: bool,
+    commit: bool,
 }
 
 impl BackgroundLoops {
     /// Gives waiting jobs to the claims that wait in this process, and writes down whose connections ended without a
     /// word. Its steps are [`ControlPlane::note_departures`], [`ControlPlane::dispatch_once`] and
     /// [`ControlPlane::wake_forgotten_claims`].
-    pub const DISPATCH: Self = Self { dispatch: true, sweep: false, deliver: false };
+    pub const DISPATCH: Self = Self { dispatch: true, ..Self::NONE };
 
     /// Applies deadlines that are over. Its step is [`ControlPlane::sweep_once`].
-    pub const SWEEP: Self = Self { dispatch: false, sweep: true, deliver: false };
+    pub const SWEEP: Self = Self { sweep: true, ..Self::NONE };
 
     /// Sends callbacks that are due, with no lock held while they are on their way. As a step:
     /// [`ControlPlane::deliver_once`].
-    pub const DELIVER: Self = Self { dispatch: false, sweep: false, deliver: true };
+    pub const DELIVER: Self = Self { deliver: true, ..Self::NONE };
 
-    /// All three: what a process needs that is alone.
-    pub const ALL: Self = Self::DISPATCH.and(Self::SWEEP).and(Self::DELIVER);
+    /// Decides and stores together the commands that come meanwhile; does nothing where that is not
+    /// [switched on](ControlPlane::with_group_commit).
+    pub const COMMIT: Self = Self { commit: true, ..Self::NONE };
+
+    /// All of them: what a process needs that is alone.
+    pub const ALL: Self = Self::DISPATCH.and(Self::SWEEP).and(Self::DELIVER).and(Self::COMMIT);
+
+    const NONE: Self = Self { dispatch: false, sweep: false, deliver: false, commit: false };
 
     /// These loops and others together.
     #[must_use]
@@ -112,6 +122,7 @@ impl BackgroundLoops {
             dispatch: self.dispatch || others.dispatch,
             sweep: self.sweep || others.sweep,
             deliver: self.deliver || others.deliver,
+            commit: self.commit || others.commit,
         }
     }
 
@@ -124,6 +135,7 @@ impl BackgroundLoops {
             run_if(self.dispatch, control_plane.run_dispatch()),
             run_if(self.sweep, control_plane.run_sweep()),
             run_if(self.deliver, control_plane.run_delivery()),
+            run_if(self.commit, control_plane.run_committers()),
         );
     }
 }

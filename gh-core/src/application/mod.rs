@@ -10,6 +10,7 @@ mod claims;
 mod execute;
 mod figures;
 mod fleet;
+mod group_commit;
 mod jobs;
 mod loops;
 mod reports;
@@ -22,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 pub use claims::Claimed;
 pub use figures::{FleetFigures, WaitingJobs};
 pub use fleet::{DirectiveStream, StreamItem};
+pub use group_commit::{GroupCommit, LaneSettings};
 pub use jobs::{BatchItem, JobAnswer};
 pub use loops::BackgroundLoops;
 pub use wakeups::{Wakeups, WorkerWakes};
@@ -98,6 +100,7 @@ impl Ports {
 pub struct ControlPlane {
     ports: Ports,
     rules: Rules,
+    lanes: Option<group_commit::Lanes>,
     claims: claims::WaitingRoom,
     dispatching: tokio::sync::Mutex<claims::Dispatching>,
     departures: mpsc::UnboundedSender<Departure>,
@@ -121,12 +124,21 @@ impl ControlPlane {
         Self {
             ports,
             rules,
+            lanes: None,
             claims: claims::WaitingRoom::default(),
             dispatching: tokio::sync::Mutex::default(),
             departures,
             departed: tokio::sync::Mutex::new(departed),
             closing: watch::Sender::new(false),
         }
+    }
+
+    /// Has commands that come while others are being stored decided and stored together: many times the speed on a
+    /// store that keeps what it acknowledged, and nothing to wait for while there is little to do. It takes place while
+    /// [`BackgroundLoops::COMMIT`] runs; otherwise each command goes its own way, as without it.
+    #[must_use]
+    pub fn with_group_commit(self, settings: &GroupCommit) -> Self {
+        Self { lanes: Some(group_commit::Lanes::new(settings)), ..self }
     }
 
     /// The times and limits in force.

@@ -45,6 +45,15 @@ impl Wakeups {
         WorkerWakes { wakeups: Arc::clone(self), worker_id: worker_id.clone(), subscribers }
     }
 
+    /// Wakes all who wait here, for whatever it is: for when wakes from elsewhere may have been lost.
+    pub fn wake_everybody(&self) {
+        self.dispatch.notify_one();
+        self.deliver.notify_one();
+        for subscribers in self.workers().values() {
+            subscribers.woken.notify_waiters();
+        }
+    }
+
     fn workers(&self) -> MutexGuard<'_, HashMap<WorkerId, Arc<Subscribers>>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -121,6 +130,16 @@ mod tests {
         wakeups.wake(Wake::Worker(worker()));
         let ((), woken) = wakes.after(ready(())).await;
         assert!(woken.now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn everybody_can_be_woken_at_once() {
+        let wakeups = Arc::new(Wakeups::new());
+        let wakes = wakeups.subscribe(&worker());
+        let ((), woken) = wakes.after(async { wakeups.wake_everybody() }).await;
+        woken.await;
+        wakeups.dispatch_requested().await;
+        wakeups.deliver_requested().await;
     }
 
     #[test]

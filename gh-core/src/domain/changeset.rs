@@ -4,6 +4,8 @@
 //! nothing outside this crate can store a status without its event and its callback. Stores that are logs write it down;
 //! what they read back is a [`Recorded`], which can be looked at but not stored again.
 
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -33,7 +35,8 @@ pub enum AggregateId {
 /// A job as it shall be.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JobWrite {
-    /// The new state; its version is the one after the version that must be stored now.
+    /// The new state; its version is later than the one that must be stored now: by one for each decision that the
+    /// changeset holds.
     pub job: Arc<Job>,
     /// When the sweeper has to look at it.
     pub next_deadline: Option<Timestamp>,
@@ -211,6 +214,56 @@ impl Changeset {
         &self.idempotency_keys
     }
 
+    /// One changeset for decisions that were made in this order, each on what the one before it left: stored together
+    /// or not at all. What it relies on are the versions from before the first; of everything that was written the
+    /// last state counts.
+    pub(crate) fn in_sequence(decisions: impl IntoIterator<Item = Self>) -> Self {
+        let mut decisions = decisions.into_iter();
+        let mut whole = decisions.next().unwrap_or_default();
+        let Some(second) = decisions.next() else {
+            return whole;
+        };
+        let mut relied_on = Latest::of(std::mem::take(&mut whole.relied_on), |(id, _)| id.clone());
+        let mut occupants = Latest::of(std::mem::take(&mut whole.occupants), |(id, _)| id.clone());
+        let mut jobs = Latest::of(std::mem::take(&mut whole.jobs), |write| write.job.id);
+        let mut workers = Latest::of(std::mem::take(&mut whole.workers), |worker| worker.id.clone());
+        let mut names = Latest::of(std::mem::take(&mut whole.names), |record| record.name.clone());
+        let mut deregistrations = Latest::of(std::mem::take(&mut whole.deregistrations), |known| known.id);
+        let mut ledger = Latest::of(std::mem::take(&mut whole.ledger), |(id, entry)| {
+            (*id, Box::<str>::from(&**entry.report.call_id()))
+        });
+        for next in [second].into_iter().chain(decisions) {
+            relied_on.keep_first(next.relied_on);
+            occupants.keep_first(next.occupants);
+            jobs.replace(next.jobs);
+            workers.replace(next.workers);
+            names.replace(next.names);
+            deregistrations.replace(next.deregistrations);
+            ledger.replace(next.ledger);
+            whole.silent.extend(next.silent);
+            whole.vitals.extend(next.vitals);
+            whole.job_events.extend(next.job_events);
+            whole.worker_events.extend(next.worker_events);
+            whole.callbacks.extend(next.callbacks);
+            whole.released_callbacks.extend(next.released_callbacks);
+            whole.idempotency_keys.extend(next.idempotency_keys);
+        }
+        whole.relied_on = relied_on.items;
+        whole.occupants = occupants.items;
+        whole.jobs = jobs.items;
+        whole.workers = workers.items;
+        whole.names = names.items;
+        whole.deregistrations = deregistrations.items;
+        whole.ledger = ledger.items;
+        whole
+    }
+
+    /// Does not rely any more on what occupies these workers: earlier decisions of its [sequence](Self::in_sequence)
+    /// have changed that, and what they rely on stands for it.
+    pub(crate) fn trust_occupants_of(&mut self, changed: &HashSet<WorkerId>) {
+        self.occupants.retain(|(worker, _)| !changed.contains(worker));
+    }
+
     /// Whether there is nothing to store.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -278,5 +331,44 @@ impl From<Parts> for Recorded {
             idempotency_keys: parts.idempotency_keys,
             ..Changeset::default()
         })
+    }
+}
+
+/// A list in which each key stands once, in the order in which the keys came.
+struct Latest<K, V> {
+    items: Vec<V>,
+    places: HashMap<K, usize>,
+    key: fn(&V) -> K,
+}
+
+impl<K: Hash + Eq, V> Latest<K, V> {
+    fn of(items: Vec<V>, key: fn(&V) -> K) -> Self {
+        let mut latest = Self { items: Vec::with_capacity(items.len()), places: HashMap::new(), key };
+        latest.replace(items);
+        latest
+    }
+
+    /// Adds items; of two with one key the later takes the place of the earlier.
+    fn replace(&mut self, items: Vec<V>) {
+        for item in items {
+            match self.places.get(&(self.key)(&item)) {
+                Some(place) => self.items[*place] = item,
+                None => self.push(item),
+            }
+        }
+    }
+
+    /// Adds items; of two with one key the earlier stays.
+    fn keep_first(&mut self, items: Vec<V>) {
+        for item in items {
+            if !self.places.contains_key(&(self.key)(&item)) {
+                self.push(item);
+            }
+        }
+    }
+
+    fn push(&mut self, item: V) {
+        self.places.insert((self.key)(&item), self.items.len());
+        self.items.push(item);
     }
 }

@@ -217,6 +217,12 @@ pub trait Reader: Send + Sync + std::fmt::Debug {
     /// The store's time; fails while the store is away.
     async fn now(&self) -> Result<Timestamp, StoreError>;
 
+    /// Fails while the store is away, or takes no changes although it can be read: a control plane over it cannot serve.
+    /// A store that takes changes whenever it can be read has nothing to add.
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.now().await.map(drop)
+    }
+
     /// One job.
     async fn job(&self, id: JobId) -> Result<Option<Arc<Job>>, StoreError>;
 
@@ -236,6 +242,13 @@ pub trait Reader: Send + Sync + std::fmt::Debug {
 
     /// Workers by name, with the store's time.
     async fn workers(&self, query: &WorkerQuery) -> Result<(Timestamp, Vec<WorkerView>), StoreError>;
+
+    /// All workers by name, with the time at which they were so: at most a second ago. For explanations, which many ask
+    /// for at once and which nobody decides by.
+    async fn glance(&self) -> Result<(Timestamp, Arc<Vec<WorkerView>>), StoreError> {
+        let (now, workers) = self.workers(&WorkerQuery::default()).await?;
+        Ok((now, Arc::new(workers)))
+    }
 
     /// One worker, with the store's time.
     async fn worker(&self, id: &WorkerId) -> Result<(Timestamp, Option<WorkerView>), StoreError>;

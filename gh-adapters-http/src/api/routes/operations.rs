@@ -1,6 +1,7 @@
 //! Whether it lives, whether it can serve, what it measures.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -39,7 +40,10 @@ struct Checks {
     store: &'static str,
 }
 
-/// Whether it can serve: the store is reachable.
+/// Whoever asks does not wait long either.
+const READY_WITHIN: Duration = Duration::from_secs(2);
+
+/// Whether it can serve: the store answers, and takes changes.
 #[utoipa::path(
     get,
     path = "/ready",
@@ -47,12 +51,22 @@ struct Checks {
     responses((status = OK, body = Readiness), (status = SERVICE_UNAVAILABLE, body = Readiness))
 )]
 pub(super) async fn ready(State(state): State<Arc<ApiState>>) -> Response {
-    let (code, status, store) = match state.control_plane.reader().now().await {
-        Ok(_) => (StatusCode::OK, "ready", "ok"),
-        Err(error) => {
+    let looked = tokio::time::timeout(READY_WITHIN, state.control_plane.reader().ready()).await;
+    let is_ready = match looked {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "not ready");
-            (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "unavailable")
+            false
         }
+        Err(_) => {
+            tracing::warn!("not ready: the store does not answer");
+            false
+        }
+    };
+    let (code, status, store) = if is_ready {
+        (StatusCode::OK, "ready", "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "unavailable")
     };
     let checks = Checks { store };
     json_answer(code, &Readiness { status, checks })

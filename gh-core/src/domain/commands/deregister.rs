@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::job_lifecycle::{self, Loss};
-use super::{Command, cancel, drain, worker_lifecycle};
+use super::{Command, Traffic, cancel, drain, worker_lifecycle};
 use crate::domain::affinity::Routing;
 use crate::domain::code::{Actor, ErrorCode};
 use crate::domain::draft::Draft;
@@ -63,6 +63,10 @@ pub struct DeregistrationAnswer {
 
 impl Command for Deregister {
     type Answer = DeregistrationAnswer;
+
+    fn traffic(&self) -> Traffic {
+        Traffic::Wide
+    }
 
     fn keys(&self) -> Keys {
         let name = self.selector.name().clone();

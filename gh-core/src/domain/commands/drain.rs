@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::job_lifecycle::Loss;
-use super::{Command, worker_lifecycle};
+use super::{Command, Traffic, worker_lifecycle};
 use crate::domain::code::Actor;
 use crate::domain::draft::Draft;
 use crate::domain::event::EventType;
@@ -127,6 +127,10 @@ pub struct Undrain {
 
 impl Command for Undrain {
     type Answer = ();
+
+    fn traffic(&self) -> Traffic {
+        Traffic::Wide
+    }
 
     fn keys(&self) -> Keys {
         Keys { workers: vec![self.worker_id.clone()], names: vec![self.worker_id.clone()], ..Keys::default() }

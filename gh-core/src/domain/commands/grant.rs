@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::worker_lifecycle::{self, Freed};
-use super::{Command, Credential, job_lifecycle};
+use super::{Command, Credential, Traffic, job_lifecycle};
 use crate::domain::assign::assign;
 use crate::domain::changeset::Changeset;
 use crate::domain::draft::Draft;
@@ -178,6 +178,10 @@ pub struct ConnectionNews {
 
 impl Command for ConnectionNews {
     type Answer = ();
+
+    fn traffic(&self) -> Traffic {
+        Traffic::SignsOfLife
+    }
 
     fn keys(&self) -> Keys {
         Keys { workers: vec![self.who.worker_id.clone()], ..Keys::default() }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::job_lifecycle::{self, Loss};
 use super::worker_lifecycle::{self, Freed};
-use super::{Command, Credential, drain};
+use super::{Command, Credential, Traffic, drain};
 use crate::domain::code::Actor;
 use crate::domain::draft::Draft;
 use crate::domain::event::EventType;
@@ -87,6 +87,10 @@ const JOBLESS_BEATS: u8 = 2;
 
 impl Command for Heartbeat {
     type Answer = HeartbeatAnswer;
+
+    fn traffic(&self) -> Traffic {
+        Traffic::SignsOfLife
+    }
 
     fn keys(&self) -> Keys {
         Keys { workers: vec![self.who.worker_id.clone()], ..Keys::default() }

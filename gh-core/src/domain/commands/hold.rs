@@ -1,6 +1,6 @@
 //! Letting workers of a deregistered name come back.
 
-use super::Command;
+use super::{Command, Traffic};
 use crate::domain::draft::Draft;
 use crate::domain::ids::Name;
 use crate::domain::rejection::Rejection;
@@ -24,6 +24,10 @@ pub struct HoldAnswer {
 
 impl Command for LiftHold {
     type Answer = HoldAnswer;
+
+    fn traffic(&self) -> Traffic {
+        Traffic::Wide
+    }
 
     fn keys(&self) -> Keys {
         Keys { names: vec![self.name.clone()], ..Keys::default() }

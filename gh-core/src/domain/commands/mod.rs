@@ -41,10 +41,27 @@ use super::rejection::Rejection;
 use super::rules::Rules;
 use super::snapshot::{Keys, Snapshot};
 
+/// Beside what other commands a command may be decided, where many are decided at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Traffic {
+    /// One job, and the workers that it concerns.
+    Ordinary,
+    /// That a worker lives and listens: frequent, and of no use when it comes late.
+    SignsOfLife,
+    /// Many aggregates at once, or which worker a name means: decided alone.
+    Wide,
+}
+
 /// A wish to change something.
-pub trait Command: Send + Sync {
+pub trait Command: Send + Sync + 'static {
     /// What the caller gets when it was granted.
-    type Answer: Send;
+    type Answer: Send + 'static;
+
+    /// Beside what others it may be decided. Whoever writes names, or changes the names of a worker, is
+    /// [wide](Traffic::Wide).
+    fn traffic(&self) -> Traffic {
+        Traffic::Ordinary
+    }
 
     /// What the decision needs to see.
     fn keys(&self) -> Keys;

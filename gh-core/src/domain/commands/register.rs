@@ -4,7 +4,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::job_lifecycle::{JobFate, Loss};
-use super::{Command, Credential, worker_lifecycle};
+use super::{Command, Credential, Traffic, worker_lifecycle};
 use crate::domain::code::Actor;
 use crate::domain::draft::Draft;
 use crate::domain::event::EventType;
@@ -50,6 +50,10 @@ impl Register {
 
 impl Command for Register {
     type Answer = Registered;
+
+    fn traffic(&self) -> Traffic {
+        Traffic::Wide
+    }
 
     fn keys(&self) -> Keys {
         Keys { workers: vec![self.worker_id.clone()], names: self.names(), ..Keys::default() }
@@ -210,6 +214,10 @@ pub struct GoodbyeAnswer {
 
 impl Command for Goodbye {
     type Answer = GoodbyeAnswer;
+
+    fn traffic(&self) -> Traffic {
+        Traffic::Wide
+    }
 
     fn keys(&self) -> Keys {
         Keys { workers: vec![self.who.worker_id.clone()], names: vec![self.who.worker_id.clone()], ..Keys::default() }

@@ -197,6 +197,14 @@ impl Reader for FlakyStore {
         self.suffer(StoreCall::Read, || self.inner.reader.workers(query)).await
     }
 
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.suffer(StoreCall::Read, || self.inner.reader.ready()).await
+    }
+
+    async fn glance(&self) -> Result<(Timestamp, Arc<Vec<WorkerView>>), StoreError> {
+        self.suffer(StoreCall::Read, || self.inner.reader.glance()).await
+    }
+
     async fn worker(&self, id: &WorkerId) -> Result<(Timestamp, Option<WorkerView>), StoreError> {
         self.suffer(StoreCall::Read, || self.inner.reader.worker(id)).await
     }
