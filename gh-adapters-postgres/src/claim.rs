@@ -1,0 +1,216 @@
+//! Grants waiting jobs to workers that wait.
+//!
+//! A server that nobody disturbs reads who waits and what for, decides, and writes: two statements. Where somebody else
+//! was faster, servers claim at once. Then rows are locked as they are picked for a while, and what another has locked
+//! is left to it: so servers divide workers and jobs, and do not fight for the same.
+
+use std::time::Duration;
+
+use gh_core::domain::changeset::Changeset;
+use gh_core::domain::commands;
+use gh_core::domain::rules::Rules;
+use gh_core::domain::snapshot::Snapshot;
+use gh_core::ports::store::{ClaimRequest, StoreError};
+use sqlx::PgConnection;
+
+use crate::batch;
+use crate::errors::{Failure, store_error};
+use crate::held::Held;
+use crate::load::{Reading, rows, views};
+use crate::lock::Waiting;
+use crate::rows::{column, instant};
+use crate::store::{End, PgStore, finish, until_done};
+
+/// How long rows are locked as they are picked after somebody else was faster.
+pub(crate) const DISTURBED_FOR: Duration = Duration::from_secs(2);
+
+/// Locks those of these workers ($1) that take part and have no job.
+pub(crate) const PICK_WORKERS: &str = "
+    select w.worker_id from gh_workers w
+    where w.worker_id = any($1::text[]) and w.present and w.occupied_by is null
+    for no key update of w skip locked";
+
+/// The first jobs of a lane, in the order in which they are taken.
+macro_rules! lane {
+    ($where:literal, $limit:literal, $lock:literal) => {
+        concat!(
+            "select j.job_id, j.version, j.status, j.body from gh_jobs j where j.status = 'pending' and ",
+            $where,
+            " order by j.priority desc, j.created_at, j.job_id limit ",
+            $limit,
+            $lock
+        )
+    };
+}
+
+/// Views of these workers ($1), and the first jobs of every lane from which they can take at this time ($2, else the
+/// database's): as many as there are workers of the lane for anyone; for each of their names as many as carry it; and
+/// the first that is fenced to each worker, if it waits for anyone or for one of the worker's names.
+macro_rules! candidates {
+    ($lock:literal) => {
+        concat!(
+            "with asked_jobs as materialized (select null::uuid as job_id where false),
+    asked_workers as materialized (select unnest($1::text[]) as worker_id),
+    named_deregistrations as (select null::uuid as deregistration_id where false),",
+            views!(),
+            ",
+        moment as materialized (select coalesce($2::timestamptz, statement_timestamp()) as now),
+        names as materialized (
+            select name, count(*) as places from (
+                select worker_id as name from views
+                union all
+                select target_worker_id from views where target_worker_id <> worker_id
+            ) carried group by name
+        ),
+        picked as materialized (
+            select r.* from (",
+            lane!(
+                "j.waits_for is null and j.not_before is null and j.fence_until is null",
+                "(select count(*) from views)",
+                $lock
+            ),
+            ") r
+            union all
+            select r.* from (",
+            lane!(
+                "j.waits_for is null and (j.not_before is not null or j.fence_until is not null)
+                and coalesce(j.not_before <= (select now from moment), true)
+                and coalesce(j.fence_until <= (select now from moment), true)",
+                "(select count(*) from views)",
+                $lock
+            ),
+            ") r
+            union all
+            select r.* from names n cross join lateral (",
+            lane!("j.waits_for = n.name and j.not_before is null and j.fence_until is null", "n.places", $lock),
+            ") r
+            union all
+            select r.* from names n cross join lateral (",
+            lane!(
+                "j.waits_for = n.name and (j.not_before is not null or j.fence_until is not null)
+                and coalesce(j.not_before <= (select now from moment), true)
+                and coalesce(j.fence_until <= (select now from moment), true)",
+                "n.places",
+                $lock
+            ),
+            ") r
+            union all
+            select r.* from views w cross join lateral (",
+            lane!(
+                "j.fence_worker = w.worker_id and j.fence_until > (select now from moment)
+                and coalesce(j.not_before <= (select now from moment), true)
+                and (j.waits_for is null or j.waits_for = w.worker_id or j.waits_for = w.target_worker_id)",
+                "1",
+                $lock
+            ),
+            ") r
+        )",
+            rows!(),
+            "
+        union all
+        select 'picked', p.job_id, p.status, null, p.version, null, false, p.body, null, null, null, 0, 0
+        from picked p
+        union all
+        select 'queue', q.job_id, null, null, q.revision, null, false, q.body, null, null, null, 0, 0
+        from picked p
+        cross join lateral (select * from gh_callback_queues q where q.job_id = p.job_id offset 0) q"
+        )
+    };
+}
+
+pub(crate) const CANDIDATES: &str = candidates!("");
+pub(crate) const CANDIDATES_LOCKING: &str = candidates!(" for no key update skip locked");
+
+/// Picks workers and jobs, has the core decide, and stores what it decided.
+pub(crate) async fn claim(
+    store: &PgStore,
+    request: &ClaimRequest,
+    rules: &Rules,
+) -> Result<Vec<Changeset>, StoreError> {
+    if request.workers.is_empty() {
+        return Ok(Vec::new());
+    }
+    if !store.surroundings.is_disturbed() {
+        if let Some(granted) = claim_undisturbed(store, request, rules).await? {
+            return Ok(granted);
+        }
+        store.surroundings.disturbed();
+    }
+    until_done!(claim_locking(store, request, rules))
+}
+
+/// The same without locks; `None` when somebody else was faster.
+async fn claim_undisturbed(
+    store: &PgStore,
+    request: &ClaimRequest,
+    rules: &Rules,
+) -> Result<Option<Vec<Changeset>>, StoreError> {
+    let workers = column(&request.workers, |id| id.as_str());
+    let mut spare = store.spare().await.map_err(store_error)?;
+    let snapshot = candidates(store, &mut spare.connection, CANDIDATES, workers).await?;
+    store.keep_spare(spare);
+    let granted = grant(snapshot, rules);
+    if granted.is_empty() {
+        return Ok(Some(granted));
+    }
+    let stored = store.commit_remembered(&granted, rules).await?;
+    Ok(stored.map(|_| granted))
+}
+
+/// The same under locks.
+async fn claim_locking(store: &PgStore, request: &ClaimRequest, rules: &Rules) -> Result<Vec<Changeset>, Failure> {
+    let mut transaction = store.begin().await?;
+    let outcome = claim_in(store, &mut transaction, request, rules).await;
+    let (granted, held) = finish(transaction, outcome).await?;
+    if let Some(held) = held {
+        store.surroundings.stored(&held);
+    }
+    Ok(granted)
+}
+
+async fn claim_in(
+    store: &PgStore,
+    connection: &mut PgConnection,
+    request: &ClaimRequest,
+    rules: &Rules,
+) -> Result<((Vec<Changeset>, Option<Held>), End), Failure> {
+    let asking = column(&request.workers, |id| id.as_str());
+    let picked: Vec<String> = sqlx::query_scalar(PICK_WORKERS).bind(asking).fetch_all(&mut *connection).await?;
+    if picked.is_empty() {
+        return Ok(((Vec::new(), None), End::Leave));
+    }
+    let picked = column(&picked, String::as_str);
+    let granted = grant(candidates(store, connection, CANDIDATES_LOCKING, picked).await?, rules);
+    if granted.is_empty() {
+        return Ok(((granted, None), End::Leave));
+    }
+    let (answers, held) = batch::store(connection, &granted, rules, Waiting::Skip, &store.surroundings).await?;
+    let stored = granted.into_iter().zip(answers).filter(|(_, answer)| answer.is_ok());
+    Ok(((stored.map(|(changes, _)| changes).collect(), Some(held)), End::Store))
+}
+
+/// These workers, and the first jobs that they can take.
+async fn candidates(
+    store: &PgStore,
+    connection: &mut PgConnection,
+    sql: &'static str,
+    workers: Vec<&str>,
+) -> Result<Snapshot, StoreError> {
+    let now = store.surroundings.own_time().map(instant);
+    let answer = sqlx::query(sql).bind(workers).bind(now).fetch_all(&mut *connection).await.map_err(store_error)?;
+    let mut reading = Reading::default();
+    for row in &answer {
+        reading.row(row, &store.surroundings.live).map_err(store_error)??;
+    }
+    reading.finish(connection, &store.surroundings).await
+}
+
+/// What the core grants to those who can take a job now.
+fn grant(mut snapshot: Snapshot, rules: &Rules) -> Vec<Changeset> {
+    let now = snapshot.now;
+    snapshot.workers.retain(|_, view| view.eligible(now, &rules.policy).is_ok());
+    if snapshot.workers.is_empty() || snapshot.jobs.is_empty() {
+        return Vec::new();
+    }
+    commands::grant_jobs(&snapshot, rules)
+}

@@ -1,0 +1,110 @@
+//! Applies deadlines that are over. Servers that sweep at once divide the rows by locks.
+
+use chrono::{DateTime, Utc};
+use gh_core::domain::commands;
+use gh_core::domain::ids::{JobId, Name};
+use gh_core::domain::rules::Rules;
+use gh_core::domain::snapshot::Keys;
+use gh_core::ports::store::{SweepRequest, Swept};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::batch;
+use crate::errors::{Failure, corrupt};
+use crate::load;
+use crate::lock::Waiting;
+use crate::rows::instant;
+use crate::store::{End, PgStore, finish};
+
+/// Brings up to date since when workers are silent that were heard of again: at this time ($1, else the database's),
+/// after this silence in microseconds ($2), at most so many ($3).
+pub(crate) const HEARD_OF: &str = "
+    with heard as (
+        select worker_id from gh_worker_vitals
+        where silent_since <= coalesce($1::timestamptz, statement_timestamp()) - $2::bigint * interval '1 microsecond'
+            and last_seen > coalesce($1::timestamptz, statement_timestamp()) - $2::bigint * interval '1 microsecond'
+        order by silent_since, worker_id limit $3::bigint
+        for no key update skip locked
+    )
+    update gh_worker_vitals v set silent_since = v.last_seen
+    where v.worker_id = any(array(select worker_id from heard))";
+
+/// Locks workers that are silent for too long ($2), and those with another deadline that is over.
+pub(crate) const PICK_WORKERS: &str = "
+    select w.worker_id from gh_workers w
+    where w.worker_id = any(array(
+        select s.worker_id from (select worker_id from gh_worker_vitals
+            where silent_since <= coalesce($1::timestamptz, statement_timestamp()) - $2::bigint * interval '1 microsecond'
+                and last_seen <= coalesce($1::timestamptz, statement_timestamp()) - $2::bigint * interval '1 microsecond'
+            order by silent_since, worker_id limit $3::bigint) s
+        union
+        select d.worker_id from (select worker_id from gh_workers
+            where deadline <= coalesce($1::timestamptz, statement_timestamp())
+            order by deadline, worker_id limit $3::bigint) d))
+    for no key update of w skip locked";
+
+/// Locks jobs whose deadline is over, longest over first.
+pub(crate) const PICK_JOBS: &str = "
+    select job_id from gh_jobs
+    where next_deadline <= coalesce($1::timestamptz, statement_timestamp())
+    order by next_deadline, job_id limit $2::bigint
+    for no key update skip locked";
+
+/// Picks what is due, has the core decide, and stores what it decided.
+pub(crate) async fn sweep(store: &PgStore, request: SweepRequest, rules: &Rules) -> Result<Swept, Failure> {
+    // One more than the limit is looked for, to know whether there is more.
+    let look = i64::try_from(request.limit).unwrap_or(i64::MAX).saturating_add(1);
+    let now = store.surroundings.own_time().map(instant);
+    let silence = i64::try_from(request.offline_after.as_micros()).unwrap_or(i64::MAX);
+    sqlx::query(HEARD_OF).bind(now).bind(silence).bind(look).execute(store.pool()).await?;
+    let mut transaction = store.begin().await?;
+    let outcome = sweep_in(store, &mut transaction, &Picking { now, silence, look }, request.limit, rules).await;
+    finish(transaction, outcome).await
+}
+
+/// What is looked for.
+struct Picking {
+    /// The time, where it is not the database's.
+    now: Option<DateTime<Utc>>,
+    /// How long workers are silent that are due, in microseconds.
+    silence: i64,
+    /// At most so many jobs and so many workers of each kind.
+    look: i64,
+}
+
+async fn sweep_in(
+    store: &PgStore,
+    connection: &mut PgConnection,
+    picking: &Picking,
+    limit: usize,
+    rules: &Rules,
+) -> Result<(Swept, End), Failure> {
+    let Picking { now, silence, look } = *picking;
+    let mut workers: Vec<String> =
+        sqlx::query_scalar(PICK_WORKERS).bind(now).bind(silence).bind(look).fetch_all(&mut *connection).await?;
+    let mut jobs: Vec<Uuid> = sqlx::query_scalar(PICK_JOBS).bind(now).bind(look).fetch_all(&mut *connection).await?;
+    if jobs.is_empty() && workers.is_empty() {
+        return Ok((Swept::default(), End::Leave));
+    }
+    let beyond_limit = jobs.len().max(workers.len()) > limit;
+    jobs.truncate(limit);
+    workers.truncate(limit);
+    let name = |text: &String| Name::parse(text).map_err(|_| corrupt("gh_workers", "a row", "its key is no name"));
+    let keys = Keys {
+        jobs: jobs.into_iter().map(JobId::new).collect(),
+        workers: workers.iter().map(name).collect::<Result<_, _>>()?,
+        ..Keys::default()
+    };
+    let snapshot = load::load(connection, &keys, &store.surroundings).await?;
+    let decided = commands::sweep(&snapshot, rules);
+    if decided.is_empty() {
+        return Ok((Swept { committed: Vec::new(), more: beyond_limit }, End::Leave));
+    }
+    let (answers, _) = batch::store(connection, &decided, rules, Waiting::Skip, &store.surroundings).await?;
+    let count = decided.len();
+    let stored = decided.into_iter().zip(answers).filter(|(_, answer)| answer.is_ok());
+    let committed: Vec<_> = stored.map(|(changes, _)| changes).collect();
+    // What was refused is still due: where a job and its worker were due at once, or somebody else had a row.
+    let refused = committed.len() < count && !committed.is_empty();
+    Ok((Swept { more: beyond_limit || refused, committed }, End::Store))
+}
