@@ -26,8 +26,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run everything in memory on this machine, with scripted workers and a demo.
     Dev(DevArgs),
-    /// Run the server (this build has no durable store yet and says so).
+    /// Run the server on PostgreSQL; any number of servers may share a database.
     Serve(ServeArgs),
+    /// Bring the tables of the database up to date, and exit.
+    Migrate(MigrateArgs),
     /// Print the configuration that `serve` would use, where each value comes from, and what is wrong with it.
     CheckConfig(CheckConfigArgs),
     /// Print the API's OpenAPI document as JSON.
@@ -73,6 +75,24 @@ pub(crate) struct ServeArgs {
     /// PostgreSQL to store everything in; others on this machine can see a flag, so prefer DATABASE_URL
     #[arg(long, value_name = "URL", value_parser = StringValueParser::new().map(SecretString::from))]
     pub(crate) database_url: Option<SecretString>,
+    /// Leave the tables as they are, and wait until they are up to date
+    #[arg(long)]
+    pub(crate) no_migrate: bool,
+}
+
+/// Options of `migrate`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Run it under the role that owns the tables. What it applies, it applies whole or not at all; running it twice \
+    does nothing. Waits up to 30 s for a database that is not up yet."
+)]
+pub(crate) struct MigrateArgs {
+    /// Configuration file [default: gh-server.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// PostgreSQL to bring up to date; others on this machine can see a flag, so prefer DATABASE_URL
+    #[arg(long, value_name = "URL", value_parser = StringValueParser::new().map(SecretString::from))]
+    pub(crate) database_url: Option<SecretString>,
 }
 
 /// Options of `check-config`.
@@ -114,13 +134,25 @@ impl DevArgs {
 impl ServeArgs {
     /// The settings that flags give.
     pub(crate) fn flags(&self) -> Vec<Flag> {
-        let database_url = self.database_url.iter().map(|text| Flag {
-            key: "database_url",
-            flag: "--database-url",
-            text: text.clone(),
+        let no_migrate = self.no_migrate.then(|| Flag {
+            key: "database.migrate",
+            flag: "--no-migrate",
+            text: SecretString::from("false"),
         });
-        self.listen.iter().map(|text| listen_flag(text)).chain(database_url).collect()
+        let listen = self.listen.iter().map(|text| listen_flag(text));
+        listen.chain(database_url_flag(self.database_url.as_ref())).chain(no_migrate).collect()
     }
+}
+
+impl MigrateArgs {
+    /// The settings that flags give.
+    pub(crate) fn flags(&self) -> Vec<Flag> {
+        database_url_flag(self.database_url.as_ref()).into_iter().collect()
+    }
+}
+
+fn database_url_flag(text: Option<&SecretString>) -> Option<Flag> {
+    text.map(|text| Flag { key: "database_url", flag: "--database-url", text: text.clone() })
 }
 
 fn listen_flag(text: &str) -> Flag {

@@ -21,11 +21,15 @@ pub(crate) enum LoggingError {
     Twice(#[source] TryInitError),
 }
 
+/// What the database's driver logs by itself is told by those whom it happens to, so it is only logged where the
+/// configured filter, which comes after this, names the driver.
+const QUIET: &str = "sqlx=off,sqlx_core=off";
+
 /// Starts logging for the whole process as configured. To be called once.
 pub(crate) fn start(config: &Config) -> Result<(), LoggingError> {
     use tracing_subscriber::util::SubscriberInitExt;
 
-    let filter = EnvFilter::try_new(&config.log_filter).map_err(LoggingError::Filter)?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", config.log_filter)).map_err(LoggingError::Filter)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match config.log_format {
         LogFormat::Text => {

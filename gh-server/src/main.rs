@@ -6,6 +6,8 @@ mod cli;
 mod config;
 mod dev;
 mod logging;
+mod retention;
+mod service;
 mod serving;
 mod startup;
 mod system;
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     match command {
         Command::Dev(args) => startup::dev(&args, |config| dev::run(&config, &args)),
         Command::Serve(args) => startup::serve(&args),
+        Command::Migrate(args) => startup::migrate(&args),
         Command::CheckConfig(args) => startup::check_config(&args),
         Command::Openapi => startup::end(openapi()),
     }

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use gh_core::application::{BackgroundLoops, ControlPlane};
+use gh_core::application::ControlPlane;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+use crate::startup::Outcome;
 
 /// How long requests and callbacks that are under way may take to end. With what precedes it a stop takes under 10 s.
 const GRACE: Duration = Duration::from_secs(8);
@@ -37,17 +39,20 @@ pub(crate) async fn stop_requested() -> io::Result<()> {
     }
 }
 
-/// Serves until `stop` resolves, then shuts down: waiting claims are answered, streams close, requests that are under
-/// way may end.
+/// Serves until `stop` resolves, or until what runs beside it fails; then shuts down: waiting claims are answered,
+/// streams close, requests that are under way may end.
+///
+/// `beside` are the loops and what belongs to them; they end when the control plane is closed.
 pub(crate) async fn serve(
     control_plane: Arc<ControlPlane>,
     listener: TcpListener,
     router: Router,
+    beside: impl Future<Output = Outcome>,
     stop: impl Future<Output = ()>,
-) -> io::Result<()> {
+) -> Outcome {
     let stopping = CancellationToken::new();
     let serving = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned());
-    let work = async { tokio::join!(serving.into_future(), BackgroundLoops::ALL.run(&control_plane)).0 };
+    let work = async { tokio::try_join!(async { Ok(serving.into_future().await?) }, beside).map(drop) };
     tokio::pin!(work);
     tokio::select! {
         ended = &mut work => return ended,

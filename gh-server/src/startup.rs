@@ -6,14 +6,12 @@ use std::iter;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::cli::{CheckConfigArgs, DevArgs, ServeArgs};
+use crate::cli::{CheckConfigArgs, DevArgs, MigrateArgs, ServeArgs};
 use crate::config::{self, Config, Environment, Flag, Loaded, Profile};
-use crate::logging;
+use crate::{logging, service};
 
 /// The exit code for a wrong command line or configuration.
 pub(crate) const USAGE: u8 = 2;
-
-const NO_STORE: &str = "this build has no durable store yet, so `serve` cannot run; `gh-server dev` runs in memory";
 
 /// How a command ends.
 pub(crate) type Outcome = Result<(), Box<dyn Error>>;
@@ -23,14 +21,14 @@ pub(crate) fn dev(args: &DevArgs, work: impl FnOnce(Config) -> Outcome) -> ExitC
     run(load(Profile::Dev, args.config.as_deref(), &args.flags()), work)
 }
 
-/// Checks the configuration and says that there is no store to serve from.
+/// Runs the server.
 pub(crate) fn serve(args: &ServeArgs) -> ExitCode {
-    let loaded = load(Profile::Serve, args.config.as_deref(), &args.flags());
-    if loaded.config.is_err() {
-        // Nobody should mend a configuration only to learn this afterwards.
-        eprintln!("gh-server: {NO_STORE}");
-    }
-    run(loaded, |_| Err(NO_STORE.into()))
+    run(load(Profile::Serve, args.config.as_deref(), &args.flags()), |config| service::run(&config))
+}
+
+/// Brings the tables of the database up to date.
+pub(crate) fn migrate(args: &MigrateArgs) -> ExitCode {
+    run(load(Profile::Migrate, args.config.as_deref(), &args.flags()), |config| service::migrate(&config))
 }
 
 /// Prints the configuration that `serve` would use to stdout, and what is wrong or odd with it to stderr.
@@ -49,10 +47,20 @@ pub(crate) fn end(outcome: Outcome) -> ExitCode {
     let Err(error) = outcome else {
         return ExitCode::SUCCESS;
     };
-    let causes = iter::successors(error.source(), |cause| (*cause).source());
-    let line = causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"));
-    eprintln!("gh-server: {line}");
+    eprintln!("gh-server: {}", in_one_line(error.as_ref()));
     ExitCode::FAILURE
+}
+
+/// An error with all its causes. Some libraries repeat the cause in what it causes; here it stands once.
+pub(crate) fn in_one_line(error: &dyn Error) -> String {
+    let causes = iter::successors(error.source(), |cause| (*cause).source()).map(ToString::to_string);
+    let line = causes.fold(
+        error.to_string(),
+        |line, cause| {
+            if line.ends_with(&cause) { line } else { format!("{line}: {cause}") }
+        },
+    );
+    line.replace('\n', " ")
 }
 
 fn load(profile: Profile, path: Option<&Path>, flags: &[Flag]) -> Loaded {

@@ -1,6 +1,7 @@
 //! Configuration as an operator meets it: the real program, its environment, its files, its output and exit codes.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -8,7 +9,12 @@ use tempfile::TempDir;
 
 /// Part of every secret in these tests, so that one search finds any of them.
 const SECRET: &str = "hunter2";
-const KEYS: [(&str, &str); 2] = [("GH_SERVICE_KEYS", "valet:hunter2-service"), ("GH_WORKER_KEYS", "hunter2-worker")];
+/// All that `serve` needs.
+const KEYS: [(&str, &str); 3] = [
+    ("GH_SERVICE_KEYS", "valet:hunter2-service"),
+    ("GH_WORKER_KEYS", "hunter2-worker"),
+    ("DATABASE_URL", "postgres://gh:hunter2@127.0.0.1:1/gh"),
+];
 
 /// What the program answered.
 struct Answer {
@@ -31,6 +37,13 @@ fn folder(file: &str) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     fs::write(folder.path().join("gh-server.toml"), file).expect("the file is written");
     folder
+}
+
+/// An address that somebody has, so that `serve` ends where it would begin.
+fn taken_address() -> (TcpListener, String) {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("a bound address").to_string();
+    (taken, address)
 }
 
 fn check(file: &str, variables: &[(&str, &str)]) -> Answer {
@@ -56,7 +69,9 @@ fn a_sound_configuration_is_printed_as_toml_and_accepted() {
     assert_eq!(line(&answer, "log.format"), "log.format = \"json\" # file gh-server.toml");
     assert_eq!(line(&answer, "listen"), "listen = \"127.0.0.1:3100\" # default");
     assert_eq!(line(&answer, "service_keys"), "service_keys = \"********\" # environment GH_SERVICE_KEYS");
-    assert_eq!(line(&answer, "database_url"), "# database_url is not set # default");
+    assert_eq!(line(&answer, "database_url"), "database_url = \"********\" # environment DATABASE_URL");
+    assert_eq!(line(&answer, "database.migrate"), "database.migrate = true # default");
+    assert_eq!(line(&answer, "retention.jobs"), "retention.jobs = \"90d\" # default");
     assert!(answer.out.parse::<toml::Table>().is_ok(), "{}", answer.out);
 }
 
@@ -80,7 +95,9 @@ fn an_unknown_variable_is_a_warning_and_keeps_its_value_to_itself() {
 #[test]
 fn an_unknown_variable_is_logged_when_the_server_starts() {
     let folder = folder("");
-    let variables = [KEYS[0], KEYS[1], ("GH_COLOUR", "red"), ("GH_LOG_FORMAT", "json")];
+    let (_taken, address) = taken_address();
+    let variables =
+        [KEYS[0], KEYS[1], KEYS[2], ("GH_COLOUR", "red"), ("GH_LOG_FORMAT", "json"), ("GH_LISTEN", &address)];
     let answer = run(folder.path(), &["serve"], &variables);
     let logged: Vec<&str> = answer.err.lines().filter(|line| line.starts_with('{')).collect();
     assert!(matches!(logged[..], [one] if one.contains("WARN") && one.contains("GH_COLOUR is ignored")), "{logged:?}");
@@ -96,13 +113,15 @@ fn flags_win_over_the_environment_and_the_environment_over_the_file() {
 
     // The environment's value would be refused; a flag's would too, under the flag's name.
     let folder = folder(file);
-    let wrong = [KEYS[0], KEYS[1], ("GH_LISTEN", "nowhere")];
+    let wrong = [KEYS[0], KEYS[1], KEYS[2], ("GH_LISTEN", "nowhere")];
     let environment = run(folder.path(), &["serve"], &wrong);
     assert!(matches!(problems(&environment)[..], [one] if one.starts_with("GH_LISTEN: ")), "{}", environment.err);
     let flag = run(folder.path(), &["serve", "--listen", "elsewhere"], &wrong);
     assert!(matches!(problems(&flag)[..], [one] if one.starts_with("--listen: ")), "{}", flag.err);
-    let flag = run(folder.path(), &["serve", "--listen", "127.0.0.1:3"], &wrong);
-    assert_eq!(problems(&flag), [""; 0]);
+    let (_taken, address) = taken_address();
+    let flag = run(folder.path(), &["serve", "--listen", &address], &wrong);
+    assert_eq!((flag.code, problems(&flag)), (Some(1), vec![]), "{}", flag.err);
+    assert!(flag.err.contains(&format!("cannot listen on {address}")), "{}", flag.err);
 }
 
 #[test]
@@ -193,6 +212,7 @@ fn no_secret_is_printed_however_wrong_it_is() {
         &["serve", "postgres://u:hunter2@h/d"],
         &["postgres://u:hunter2@h/d"],
         &["dev", "--workers=postgres://u:hunter2@h/d"],
+        &["migrate", "--database-url=hunter2"],
     ] {
         assert_eq!(run(Path::new("/"), flags, &KEYS).code, Some(2), "{flags:?}");
     }
@@ -211,12 +231,12 @@ fn worker_times_out_of_order_are_refused() {
 }
 
 #[test]
-fn serve_says_that_it_has_no_store_whether_it_is_configured_or_not() {
+fn serve_and_migrate_without_a_database_say_what_they_need() {
     let folder = folder("");
-    for (variables, code) in [(&KEYS[..], 1), (&[], 2)] {
-        let answer = run(folder.path(), &["serve"], variables);
-        assert_eq!(answer.code, Some(code));
-        assert!(answer.err.contains("no durable store") && answer.err.contains("gh-server dev"), "{}", answer.err);
+    for command in ["serve", "migrate"] {
+        let answer = run(folder.path(), &[command], &KEYS[..2]);
+        assert_eq!(answer.code, Some(2));
+        assert!(matches!(problems(&answer)[..], [one] if one.starts_with("database_url: ")), "{}", answer.err);
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use gh_core::domain::policy::PolicyError;
 use secrecy::ExposeSecret;
-use url::Url;
 
 use super::keys::NamedKey;
 use super::settings::Config;
@@ -24,6 +23,7 @@ pub(super) fn problems(config: &Config, profile: Profile) -> Vec<Problem> {
             format!("`dev` listens on loopback only, and {} is not; use `gh-server serve` there", config.listen),
         )),
         Profile::Dev => {}
+        Profile::Migrate => problems.extend(database_url(config)),
         Profile::Serve => {
             problems.extend(long_keys(config));
             problems.extend(database_url(config));
@@ -39,12 +39,11 @@ pub(super) fn problems(config: &Config, profile: Profile) -> Vec<Problem> {
 
 /// Not asked of `dev`: it has no use for the URL, which may well be there for another program.
 fn database_url(config: &Config) -> Option<Problem> {
-    let url = config.database_url.as_ref()?;
-    let schemes = ["postgres", "postgresql"];
-    match Url::parse(url.expose_secret()) {
-        Ok(url) if schemes.contains(&url.scheme()) => None,
-        _ => Some(Problem::new("database_url", "not a URL such as `postgres://user:password@host/database`")),
-    }
+    let Some(url) = &config.database_url else {
+        return Some(Problem::new("database_url", "`serve` needs a PostgreSQL; `gh-server dev` runs in memory"));
+    };
+    let error = gh_adapters_postgres::parse_address(url.expose_secret()).err()?;
+    Some(Problem::new("database_url", error.to_string()))
 }
 
 /// The rule is the core's; here it gets the names that the operator wrote.

@@ -32,6 +32,8 @@ pub(crate) enum Profile {
     Dev,
     /// `gh-server serve`.
     Serve,
+    /// `gh-server migrate`: needs the database and no keys.
+    Migrate,
 }
 
 /// The defaults of `dev` that differ from the table, by TOML key.

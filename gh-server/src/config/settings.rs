@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use gh_adapters_postgres::{PgOptions, Retention};
 use gh_core::domain::policy::Policy;
 use secrecy::SecretString;
 use url::Url;
@@ -11,7 +12,9 @@ use url::Url;
 use super::callbacks::{AllowList, AllowedAddressees, DestinationKeyList, DestinationKeys};
 use super::keys::{KeyList, NamedKey};
 use super::resolve::Resolver;
-use super::values::{Address, BaseUrl, Format, HOUR, LogFilter, LogFormat, Number, Optional, SECOND, SecretText, Span};
+use super::values::{
+    Address, BaseUrl, DAY, Format, HOUR, LogFilter, LogFormat, Number, Optional, SECOND, SecretText, Span, Switch,
+};
 
 /// One row of the table: where a setting may come from and what it means.
 #[derive(Debug)]
@@ -48,7 +51,6 @@ macro_rules! settings {
 
         /// The settings as the server uses them: each valid alone and all of them together.
         #[derive(Debug)]
-        #[cfg_attr(not(test), expect(dead_code, reason = "settings of `serve` are checked before there is a store to serve from"))]
         pub(crate) struct Config {
             $( #[doc = $doc] pub(crate) $name: $value, )+
         }
@@ -66,6 +68,9 @@ macro_rules! settings {
     (@is_secret public) => { false };
 }
 
+/// How long something may be kept that is over.
+const KEPT: Span = Span { least_ms: DAY, most_ms: 3650 * DAY };
+
 settings! {
     /// Address and port the API listens on; port 0 picks a free one. `dev` refuses anything but loopback.
     listen: SocketAddr = public Address, "listen", "GH_LISTEN", "127.0.0.1:3100";
@@ -73,6 +78,18 @@ settings! {
     public_base_url: Option<Url> = public Optional(BaseUrl), "public_base_url", "GH_PUBLIC_BASE_URL", "";
     /// PostgreSQL to store everything in: `postgres://user:password@host/database`. `dev` does not use it.
     database_url: Option<SecretString> = secret Optional(SecretText), "database_url", "DATABASE_URL", "";
+    /// Whether `serve` brings the tables up to date when it starts; if not, `gh-server migrate` does.
+    database_migrate: bool = public Switch, "database.migrate", "GH_DATABASE_MIGRATE", "true";
+    /// Most connections of this server to the database, 2 to 1,000; one more listens for the other servers.
+    database_max_connections: usize = public Number { least: 2, most: 1000 }, "database.max_connections", "GH_DATABASE_MAX_CONNECTIONS", "16";
+    /// How long a call waits for a free connection before it is answered with `503`, 100 ms to 1 min.
+    database_acquire_timeout: Duration = public Span { least_ms: 100, most_ms: 60 * SECOND }, "database.acquire_timeout", "GH_DATABASE_ACQUIRE_TIMEOUT", "5s";
+    /// How long one statement may take, 100 ms to 10 min.
+    database_statement_timeout: Duration = public Span { least_ms: 100, most_ms: 600 * SECOND }, "database.statement_timeout", "GH_DATABASE_STATEMENT_TIMEOUT", "10s";
+    /// How long a statement waits for a lock, 100 ms to 10 min.
+    database_lock_timeout: Duration = public Span { least_ms: 100, most_ms: 600 * SECOND }, "database.lock_timeout", "GH_DATABASE_LOCK_TIMEOUT", "3s";
+    /// How long the database waits for a server in the middle of a transaction before it gives its locks free, 1 s to 10 min.
+    database_idle_in_transaction_timeout: Duration = public Span { least_ms: SECOND, most_ms: 600 * SECOND }, "database.idle_in_transaction_timeout", "GH_DATABASE_IDLE_IN_TRANSACTION_TIMEOUT", "10s";
     /// Keys of the clients that submit jobs: `name:key` or `key`, separated by commas.
     service_keys: Vec<NamedKey> = secret KeyList, "service_keys", "GH_SERVICE_KEYS", "";
     /// Keys that workers register with: `name:key` or `key`, separated by commas.
@@ -101,6 +118,24 @@ settings! {
     worker_pickup_timeout: Duration = public Span { least_ms: 10, most_ms: HOUR }, "worker.pickup_timeout", "GH_WORKER_PICKUP_TIMEOUT", "10s";
     /// How long the outcome of a lost worker's own job is still accepted, 1 s to 24 h.
     worker_outcome_grace: Duration = public Span { least_ms: SECOND, most_ms: 24 * HOUR }, "worker.outcome_grace", "GH_WORKER_OUTCOME_GRACE", "5m";
+    /// How often this server looks for what is to be forgotten, 1 min to 24 h.
+    retention_every: Duration = public Span { least_ms: 60 * SECOND, most_ms: DAY }, "retention.every", "GH_RETENTION_EVERY", "1h";
+    /// How long ended jobs are kept, with what belongs to them, 1 d to 3,650 d.
+    retention_jobs: Duration = public KEPT, "retention.jobs", "GH_RETENTION_JOBS", "90d";
+    /// How long events of jobs are kept, by whole weeks, 1 d to 3,650 d.
+    retention_job_events: Duration = public KEPT, "retention.job_events", "GH_RETENTION_JOB_EVENTS", "90d";
+    /// How long events of workers are kept, by whole weeks, 1 d to 3,650 d.
+    retention_worker_events: Duration = public KEPT, "retention.worker_events", "GH_RETENTION_WORKER_EVENTS", "30d";
+    /// How long callbacks that are through are kept, 1 d to 3,650 d.
+    retention_deliveries: Duration = public KEPT, "retention.deliveries", "GH_RETENTION_DELIVERIES", "30d";
+    /// How long calls of language models are kept, also beyond their job, 1 d to 3,650 d.
+    retention_llm_calls: Duration = public KEPT, "retention.llm_calls", "GH_RETENTION_LLM_CALLS", "400d";
+    /// How long workers that went offline are kept, 1 d to 3,650 d.
+    retention_offline_workers: Duration = public KEPT, "retention.offline_workers", "GH_RETENTION_OFFLINE_WORKERS", "7d";
+    /// How long deregistered workers are kept, and which of their processes may never come back, 1 d to 3,650 d.
+    retention_deregistered_workers: Duration = public KEPT, "retention.deregistered_workers", "GH_RETENTION_DEREGISTERED_WORKERS", "90d";
+    /// Most rows that one statement forgets, 1 to 100,000.
+    retention_batch: usize = public Number { least: 1, most: 100_000 }, "retention.batch", "GH_RETENTION_BATCH", "1000";
 }
 
 impl Config {
@@ -114,6 +149,32 @@ impl Config {
             pickup_timeout: self.worker_pickup_timeout,
             outcome_grace: self.worker_outcome_grace,
             ..Policy::default()
+        }
+    }
+
+    /// How the connections to the database are set up.
+    pub(crate) fn database(&self) -> PgOptions {
+        PgOptions {
+            max_connections: u32::try_from(self.database_max_connections).unwrap_or(u32::MAX),
+            acquire_timeout: self.database_acquire_timeout,
+            statement_timeout: self.database_statement_timeout,
+            lock_timeout: self.database_lock_timeout,
+            idle_in_transaction_timeout: self.database_idle_in_transaction_timeout,
+            ..PgOptions::default()
+        }
+    }
+
+    /// How long what is over is kept.
+    pub(crate) fn retention(&self) -> Retention {
+        Retention {
+            jobs: self.retention_jobs,
+            job_events: self.retention_job_events,
+            worker_events: self.retention_worker_events,
+            deliveries: self.retention_deliveries,
+            llm_calls: self.retention_llm_calls,
+            offline_workers: self.retention_offline_workers,
+            deregistered_workers: self.retention_deregistered_workers,
+            batch: u32::try_from(self.retention_batch).unwrap_or(u32::MAX),
         }
     }
 }

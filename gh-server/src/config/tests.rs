@@ -18,7 +18,9 @@ fn problems(profile: Profile, variables: &[(&str, &str)]) -> Vec<String> {
     load_from(profile, variables).config.err().unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 
-const KEYS: [(&str, &str); 2] = [("GH_SERVICE_KEYS", "valet:service-key"), ("GH_WORKER_KEYS", "worker-key")];
+const DATABASE: (&str, &str) = ("DATABASE_URL", "postgres://gh@localhost/gh");
+
+const KEYS: [(&str, &str); 3] = [("GH_SERVICE_KEYS", "valet:service-key"), ("GH_WORKER_KEYS", "worker-key"), DATABASE];
 
 fn with_keys<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     KEYS.iter().chain(more).copied().collect()
@@ -57,11 +59,15 @@ fn dev_refuses_other_addresses_than_loopback() {
 #[test]
 fn serve_needs_keys_that_are_long_enough_and_dev_does_not() {
     assert_eq!(
-        problems(Profile::Serve, &[]),
+        problems(Profile::Serve, &[DATABASE]),
         ["service_keys: at least one key is needed", "worker_keys: at least one key is needed"]
     );
-    let short =
-        [("GH_SERVICE_KEYS", "a-key-of-11,7-chars"), ("GH_WORKER_KEYS", "8-chars-"), ("GH_CALLBACK_SERVICE_KEY", "x")];
+    let short = [
+        ("GH_SERVICE_KEYS", "a-key-of-11,7-chars"),
+        ("GH_WORKER_KEYS", "8-chars-"),
+        ("GH_CALLBACK_SERVICE_KEY", "x"),
+        DATABASE,
+    ];
     assert_eq!(
         problems(Profile::Serve, &short),
         [
@@ -73,9 +79,24 @@ fn serve_needs_keys_that_are_long_enough_and_dev_does_not() {
 }
 
 #[test]
-fn only_serve_cares_whether_the_database_is_postgresql() {
-    for (url, refused) in [("postgres://u:p@h/d", 0), ("postgresql:///d", 0), ("mysql://u:p@h/d", 1), ("h:5432", 1)] {
-        assert_eq!(problems(Profile::Serve, &with_keys(&[("DATABASE_URL", url)])).len(), refused, "{url}");
+fn serve_and_migrate_need_a_postgresql_and_dev_does_not_care() {
+    let none = ["database_url: `serve` needs a PostgreSQL; `gh-server dev` runs in memory"];
+    assert_eq!(problems(Profile::Serve, &KEYS[..2]), none);
+    assert_eq!(problems(Profile::Migrate, &[]), none, "and no keys");
+    assert_eq!(problems(Profile::Dev, &[]), [""; 0]);
+    let cases = [
+        ("postgres://u:p@h/d", 0),
+        ("postgresql:///d", 0),
+        ("postgres://u:p@h/d?sslmode=verify-full&sslrootcert=/etc/ca.pem", 0),
+        ("postgres://u:p@h/d?sslmode=perhaps", 1),
+        ("postgres://u:p@h/d?statement_timeout=1s", 1),
+        ("mysql://u:p@h/d", 1),
+        ("h:5432", 1),
+    ];
+    for (url, refused) in cases {
+        let variables = [KEYS[0], KEYS[1], ("DATABASE_URL", url)];
+        assert_eq!(problems(Profile::Serve, &variables).len(), refused, "{url}");
+        assert_eq!(problems(Profile::Migrate, &[("DATABASE_URL", url)]).len(), refused, "{url}");
         assert_eq!(problems(Profile::Dev, &[("DATABASE_URL", url)]), [""; 0], "{url}");
     }
 }
@@ -95,7 +116,8 @@ fn debug_output_of_all_that_was_loaded_holds_no_secret() {
 
 #[test]
 fn a_key_names_one_client_and_one_kind() {
-    let shared = [("GH_SERVICE_KEYS", "a:same-key-1,b:same-key-1,a:other-key"), ("GH_WORKER_KEYS", "other-key")];
+    let shared =
+        [("GH_SERVICE_KEYS", "a:same-key-1,b:same-key-1,a:other-key"), ("GH_WORKER_KEYS", "other-key"), DATABASE];
     assert_eq!(
         problems(Profile::Serve, &shared),
         [
@@ -103,7 +125,7 @@ fn a_key_names_one_client_and_one_kind() {
             "worker_keys[0]: the same key stands in `service_keys`"
         ]
     );
-    let rotation = [("GH_SERVICE_KEYS", "a:old-key-1,a:new-key-1"), ("GH_WORKER_KEYS", "worker-key")];
+    let rotation = [("GH_SERVICE_KEYS", "a:old-key-1,a:new-key-1"), ("GH_WORKER_KEYS", "worker-key"), DATABASE];
     assert_eq!(problems(Profile::Serve, &rotation), [""; 0]);
 }
 
@@ -178,4 +200,26 @@ fn documentation_row(setting: &Setting) -> String {
     let default = if setting.default.is_empty() { String::new() } else { format!("`{}`", setting.default) };
     let secret = if setting.secret { "yes" } else { "" };
     format!("| `{}` | {variable} | {default} | {secret} | {} |", setting.key, setting.doc)
+}
+
+#[test]
+fn the_page_on_operations_tells_how_long_each_thing_is_kept_by_default() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md")).unwrap();
+    let kept =
+        SETTINGS.iter().filter(|setting| setting.key.starts_with("retention.") && setting.default.ends_with('d'));
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with('|') && line.contains("`retention.")).collect();
+    let mut found = 0;
+    for Setting { key, default, .. } in kept {
+        let told = format!("| {} days | `{key}` |", default.trim_end_matches('d'));
+        assert!(rows.iter().any(|row| row.contains(&told)), "no row with {told}");
+        found += 1;
+    }
+    assert_eq!(found, rows.len());
+}
+
+#[test]
+fn retention_and_connections_have_the_defaults_of_the_store() {
+    let config = load_from(Profile::Dev, &[]).config.unwrap();
+    assert_eq!(config.retention(), gh_adapters_postgres::Retention::default());
+    assert_eq!(config.database(), gh_adapters_postgres::PgOptions::default());
 }

@@ -14,6 +14,8 @@ use super::suggest::nearest;
 pub(super) const SECOND: u64 = 1000;
 /// Milliseconds of one hour.
 pub(super) const HOUR: u64 = 3600 * SECOND;
+/// Milliseconds of one day.
+pub(super) const DAY: u64 = 24 * HOUR;
 
 /// Why a value is refused. The message never repeats a secret; `at` says where inside a list or table it is.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -194,13 +196,37 @@ impl Show for Number {
     }
 }
 
-/// A length of time with its unit (`500ms`, `5s`, `2m`, `1h`), between two bounds in milliseconds.
+/// Yes or no.
+pub(super) struct Switch;
+
+impl Kind for Switch {
+    type Value = bool;
+
+    fn parse_text(&self, text: &str) -> Result<bool, Invalid> {
+        text.parse().map_err(|_| Invalid::new(format!("{text:?} is neither `true` nor `false`")))
+    }
+
+    fn parse_toml(&self, value: &Value) -> Result<bool, Invalid> {
+        match value {
+            Value::Boolean(value) => Ok(*value),
+            other => Err(Invalid::wrong_type("a boolean", other)),
+        }
+    }
+}
+
+impl Show for Switch {
+    fn show(&self, value: &bool) -> Option<Value> {
+        Some(Value::Boolean(*value))
+    }
+}
+
+/// A length of time with its unit (`500ms`, `5s`, `2m`, `1h`, `90d`), between two bounds in milliseconds.
 pub(super) struct Span {
     pub(super) least_ms: u64,
     pub(super) most_ms: u64,
 }
 
-const UNITS: [(&str, u64); 4] = [("h", HOUR), ("m", 60 * SECOND), ("s", SECOND), ("ms", 1)];
+const UNITS: [(&str, u64); 5] = [("d", DAY), ("h", HOUR), ("m", 60 * SECOND), ("s", SECOND), ("ms", 1)];
 
 /// A span in the greatest unit that divides it.
 pub(super) fn show_span(span: Duration) -> String {
@@ -222,7 +248,7 @@ impl Kind for Span {
             (Ok(count), Some(length)) => count.checked_mul(length),
             _ => {
                 return Err(Invalid::new(format!(
-                    "{text:?} is not a time with its unit such as `500ms`, `5s`, `2m` or `1h`"
+                    "{text:?} is not a time with its unit such as `500ms`, `5s`, `2m`, `1h` or `90d`"
                 )));
             }
         };
@@ -331,6 +357,23 @@ mod tests {
             assert!(SPAN.parse_text(text).is_err(), "{text}");
         }
         assert!(SPAN.parse_toml(&Value::Integer(5)).unwrap_err().message.contains("found an integer"));
+    }
+
+    #[test]
+    fn days_are_the_greatest_unit() {
+        let kept = Span { least_ms: DAY, most_ms: 3650 * DAY };
+        assert_eq!(kept.parse_text("90d").unwrap(), kept.parse_text("2160h").unwrap());
+        assert_eq!(kept.show(&kept.parse_text("2160h").unwrap()), Some(Value::String("90d".into())));
+        assert_eq!(kept.parse_text("23h").unwrap_err().message, "must be from 1d to 3650d");
+    }
+
+    #[test]
+    fn a_switch_is_on_or_off() {
+        assert!(Switch.parse_text("true").unwrap() && !Switch.parse_toml(&Value::Boolean(false)).unwrap());
+        for text in ["", "yes", "1", "TRUE"] {
+            assert!(Switch.parse_text(text).is_err(), "{text}");
+        }
+        assert!(Switch.parse_toml(&Value::Integer(1)).is_err());
     }
 
     #[test]

@@ -9,8 +9,10 @@ mod workers;
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use gh_core::application::BackgroundLoops;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -38,7 +40,12 @@ async fn run_async(config: &Config, args: &DevArgs) -> Result<(), Box<dyn Error>
     output::line(format_args!("GhostHands control plane, in memory, on http://{address}"));
     let stopping = CancellationToken::new();
     let workers_stopping = CancellationToken::new();
-    let server = serving::serve(control_plane, listener, router, stopping.clone().cancelled_owned());
+    let loops = async {
+        BackgroundLoops::ALL.run(&control_plane).await;
+        Ok(())
+    };
+    let server =
+        serving::serve(Arc::clone(&control_plane), listener, router, loops, stopping.clone().cancelled_owned());
     let workers = workers::run(config, address, args.workers, workers_stopping.clone());
     let story = async {
         let told = tell(config, address, args, with_demo).await;
