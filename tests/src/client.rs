@@ -18,6 +18,8 @@ pub struct Client {
 pub struct Answer {
     /// The status.
     pub status: u16,
+    /// The `Retry-After` header.
+    pub retry_after: Option<String>,
     /// The body as it came.
     pub text: String,
 }
@@ -86,9 +88,31 @@ impl Client {
         Self { key: key.to_owned(), ..self.clone() }
     }
 
+    /// The same key or token at another server.
+    #[must_use]
+    pub fn at(&self, other: &Self) -> Self {
+        other.with_key(&self.key)
+    }
+
     /// `GET` under `/api/v1`.
     pub async fn get(&self, path: &str) -> Answer {
         self.send(self.http.get(self.url(path))).await
+    }
+
+    /// `GET` of any path.
+    pub async fn fetch(&self, path: &str) -> Answer {
+        self.send(self.http.get(format!("{}{path}", self.base_url))).await
+    }
+
+    /// Opens a stream under `/api/v1`.
+    ///
+    /// # Panics
+    ///
+    /// When it is refused.
+    pub async fn open(&self, path: &str) -> reqwest::Response {
+        let answer = self.http.get(self.url(path)).bearer_auth(&self.key).send().await.expect("the server answers");
+        assert_eq!(answer.status(), 200);
+        answer
     }
 
     /// `POST` under `/api/v1`.
@@ -128,7 +152,9 @@ impl Client {
     async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let answer = request.bearer_auth(&self.key).send().await.expect("the server answers");
         let status = answer.status().as_u16();
-        Answer { status, text: answer.text().await.expect("the answer ends") }
+        let retry_after =
+            answer.headers().get("retry-after").and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+        Answer { status, retry_after, text: answer.text().await.expect("the answer ends") }
     }
 }
 

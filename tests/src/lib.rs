@@ -1,14 +1,26 @@
 //! What end-to-end tests share: a real server process, a client, a worker that is driven by hand, a callback receiver.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test stops where its surroundings fail")]
 
+mod audit;
+mod caller;
 mod client;
+mod ledger;
+mod load;
+mod postgres;
+mod proxy;
 mod receiver;
 mod server;
 mod worker;
 
+pub use audit::Audit;
+pub use caller::{Addresses, Caller};
 pub use client::{Answer, Client, submission};
-pub use receiver::Receiver;
-pub use server::{Server, server_binary};
+pub use ledger::{Acknowledged, Attempt, Ledger};
+pub use load::{BRISK, Load, LoadSize};
+pub use postgres::PrivatePostgres;
+pub use proxy::Proxy;
+pub use receiver::{Arrival, Receiver};
+pub use server::{Server, serve_command, server_binary};
 pub use worker::Worker;
 
 use std::time::Duration;

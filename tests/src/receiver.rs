@@ -5,17 +5,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+/// One request that arrived.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The `webhook-id` header.
+    pub webhook_id: String,
+    /// The body as it came.
+    pub text: String,
+    /// The body, read.
+    pub callback: Value,
+}
+
 /// Takes callbacks and keeps them. A callback to `/STATUS` is answered with that status.
 #[derive(Debug)]
 pub struct Receiver {
     base_url: String,
-    received: Arc<Mutex<Vec<Value>>>,
+    received: Arc<Mutex<Vec<Arrival>>>,
     _serving: JoinSet<()>,
 }
 
@@ -50,7 +61,20 @@ impl Receiver {
     /// All callbacks so far, in the order of their arrival.
     #[must_use]
     pub fn all(&self) -> Vec<Value> {
+        self.arrivals().into_iter().map(|arrival| arrival.callback).collect()
+    }
+
+    /// The same as they came.
+    #[must_use]
+    pub fn arrivals(&self) -> Vec<Arrival> {
         self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All callbacks after the first so many.
+    #[must_use]
+    pub fn after(&self, known: usize) -> Vec<Value> {
+        let received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+        received.iter().skip(known).map(|arrival| arrival.callback.clone()).collect()
     }
 
     /// The callbacks of one job so far.
@@ -69,8 +93,15 @@ impl Receiver {
     }
 }
 
-async fn receive(State(received): State<Arc<Mutex<Vec<Value>>>>, Path(status): Path<u16>, body: Bytes) -> StatusCode {
-    let callback = serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{error} in {body:?}"));
-    received.lock().unwrap_or_else(PoisonError::into_inner).push(callback);
+async fn receive(
+    State(received): State<Arc<Mutex<Vec<Arrival>>>>,
+    Path(status): Path<u16>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> StatusCode {
+    let webhook_id = headers.get("webhook-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let text = String::from_utf8_lossy(&body).into_owned();
+    let callback = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
+    received.lock().unwrap_or_else(PoisonError::into_inner).push(Arrival { webhook_id, text, callback });
     StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST)
 }

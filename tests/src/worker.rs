@@ -26,6 +26,12 @@ impl Worker {
         Self { id: id.to_owned(), client: client.with_key(token) }
     }
 
+    /// The same worker, talking to another server.
+    #[must_use]
+    pub fn at(&self, other: &Client) -> Self {
+        Self { id: self.id.clone(), client: self.client.at(other) }
+    }
+
     /// Asks for a job and waits so many seconds.
     pub async fn claim(&self, wait: u32) -> Answer {
         self.client.post(&format!("/workers/{}/claim?wait={wait}", self.id), &json!({})).await

@@ -1,0 +1,7 @@
+//! `gh-server serve` on PostgreSQL: real processes, one database, many servers.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where its world is not as it made it")]
+
+mod least_privilege;
+mod many_servers;
+mod outage;
+mod start;
