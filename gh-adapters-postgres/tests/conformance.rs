@@ -1,4 +1,4 @@
-//! The store on PostgreSQL keeps every promise of the storage ports.
+//! The store on PostgreSQL keeps every promise of the storage ports, and the invariants hold on it under random histories.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use gh_adapters_postgres::testing::TestDatabase;
 use gh_core::ports::clock::Clock;
 use gh_core::testing::conformance::{Handle, TestBed};
+use gh_core::testing::model;
 
 struct Postgres {
     database: TestDatabase,
@@ -24,3 +25,8 @@ impl TestBed for Postgres {
 }
 
 gh_core::store_conformance!(Postgres);
+
+#[test]
+fn whatever_is_done_in_whatever_order_with_whatever_faults_the_invariants_hold() {
+    model::check::<Postgres>(16, 20..80);
+}
