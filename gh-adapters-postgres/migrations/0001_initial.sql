@@ -91,7 +91,8 @@ create table gh_job_results (
     primary key (job_id, run)
 );
 
--- Workers. A worker's row says which job occupies it, so there is at most one; the job's row says the same.
+-- Workers. A worker's row says which job occupies it, so there is at most one; the job's row says the same. The row of
+-- one that was forgotten stays, with what its generations and retired processes need: nobody is shown it.
 create table gh_workers (
     worker_id text collate "C" not null primary key,
     version bigint not null,
@@ -104,17 +105,20 @@ create table gh_workers (
     deregistered boolean not null,
     occupied_by uuid,
     reserved boolean,
+    forgotten boolean not null default false,
     body text not null,
     constraint gh_workers_occupied check ((occupied_by is null) = (reserved is null)),
     constraint gh_workers_version check (version > 0),
     constraint gh_workers_present check (present = (gone_since is null)),
-    constraint gh_workers_deregistered check (not (present and deregistered))
+    constraint gh_workers_deregistered check (not (present and deregistered)),
+    constraint gh_workers_forgotten check (not (present and forgotten))
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 create index gh_workers_of_target on gh_workers (target_worker_id) where target_worker_id is not null;
 create index gh_workers_of_instance on gh_workers (ec2_instance_id) where ec2_instance_id is not null;
 create index gh_workers_waited_for on gh_workers (deregistration_id) where deregistration_id is not null;
 create index gh_workers_due on gh_workers (deadline, worker_id) where deadline is not null;
-create index gh_workers_gone on gh_workers (gone_since) where gone_since is not null;
+create index gh_workers_gone on gh_workers (gone_since) where gone_since is not null and not forgotten;
+create index gh_workers_known on gh_workers (worker_id) where not forgotten;
 
 -- What calls of workers leave behind. `silent_since` is no later than the last sign of life, and only the sweep brings
 -- it up to date: so a sign of life touches no index.

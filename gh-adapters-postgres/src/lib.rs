@@ -60,6 +60,7 @@ mod store;
 mod sweep;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tombstones;
 mod trust;
 mod write;
 

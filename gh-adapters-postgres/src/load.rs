@@ -36,6 +36,7 @@ macro_rules! views {
         "views as materialized (
             select w.worker_id, w.version, w.body, w.target_worker_id, w.ec2_instance_id, w.deregistration_id,
                 v.body as vitals, v.revision, v.silent_since, w.occupied_by as job_id, w.reserved,
+                case when w.forgotten then w.gone_since end as forgotten_since,
                 coalesce((select true from gh_workers t where t.target_worker_id = w.worker_id limit 1), false)
                     as id_is_a_target
             from asked_workers a
@@ -68,7 +69,7 @@ macro_rules! rows {
             clock_timestamp() as at, 0::bigint as count, 0::bigint as revision
         union all
         select 'worker', v.job_id, v.worker_id, null, v.version, v.reserved, v.id_is_a_target, v.body, v.vitals, null,
-            v.silent_since, coalesce(o.occupied, 0), v.revision
+            coalesce(v.silent_since, v.forgotten_since), coalesce(o.occupied, 0), coalesce(v.revision, 0)
         from views v left join loads o on o.ec2_instance_id = v.ec2_instance_id
         union all
         select 'job', j.job_id, j.status, null, j.version, null, false, j.body, r.result_data, null, null, 0, 0
@@ -256,7 +257,10 @@ impl Reading {
             "worker" => worker::view_and_vitals(row).map(|(view, vitals)| {
                 let WorkerView { worker, occupied_by, .. } = &view;
                 live.keep_worker(&worker.id, worker.version, *occupied_by);
-                live.keep_vitals(&worker.id, vitals);
+                // A worker that is forgotten has none.
+                if vitals.revision > 0 {
+                    live.keep_vitals(&worker.id, vitals);
+                }
                 snapshot.workers.insert(worker.id.clone(), view);
             }),
             "job" => StoredJob::of(row).map(|job| self.jobs.push(job)),

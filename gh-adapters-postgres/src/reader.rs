@@ -9,7 +9,6 @@ use gh_core::domain::event::{JobEvent, WorkerEvent};
 use gh_core::domain::ids::{DeregistrationId, JobId, WorkerId};
 use gh_core::domain::job::{Job, JobStatus, WaitObstacle};
 use gh_core::domain::placement::WaitingGroup;
-use gh_core::domain::snapshot::Keys;
 use gh_core::domain::time::Timestamp;
 use gh_core::domain::worker::{Deregistration, WorkerView};
 use gh_core::ports::reader::{Figures, JobEventQuery, JobQuery, Reader, WorkerQuery};
@@ -49,19 +48,25 @@ const DEREGISTRATION: &str = "
     select deregistration_id as id, version as number, body from gh_deregistrations where deregistration_id = $1::uuid";
 
 /// All workers, or those of a target ($1) and a machine ($2), with all that belongs to a view of them.
-const WORKERS: &str = "
-    with loads as materialized (
-        select ec2_instance_id, count(occupied_by) as occupied from gh_workers
-        where ec2_instance_id is not null group by ec2_instance_id
-    )
+pub(crate) const WORKERS: &str = "
     select w.worker_id as name, w.version as number, w.body, v.body as body2, w.occupied_by as id, w.reserved as flag,
         exists (select from gh_workers t where t.target_worker_id = w.worker_id) as flag2,
-        coalesce(o.occupied, 0) as count
-    from gh_workers w
-    left join gh_worker_vitals v on v.worker_id = w.worker_id
-    left join loads o on o.ec2_instance_id = w.ec2_instance_id
+        case when w.ec2_instance_id is null then 0 else w.occupied end as count, null::timestamptz as at
+    from (select *, count(occupied_by) over (partition by ec2_instance_id) as occupied
+        from gh_workers where not forgotten) w
+    left join lateral (select v.body from gh_worker_vitals v where v.worker_id = w.worker_id offset 0) v on true
     where ($1::text is null or w.target_worker_id = $1::text) and ($2::text is null or w.ec2_instance_id = $2::text)
     order by w.worker_id";
+
+/// One worker ($1), with all that belongs to a view of it; the time in any case.
+pub(crate) const WORKER: &str = "
+    select n.now, w.worker_id as name, w.version as number, w.body, v.body as body2, w.occupied_by as id,
+        w.reserved as flag, exists (select from gh_workers t where t.target_worker_id = w.worker_id) as flag2,
+        (select count(o.occupied_by) from gh_workers o where o.ec2_instance_id = w.ec2_instance_id) as count,
+        null::timestamptz as at
+    from (select clock_timestamp() as now) n
+    left join gh_workers w on w.worker_id = $1::text and not w.forgotten
+    left join gh_worker_vitals v on v.worker_id = w.worker_id";
 
 const NOW: &str = "select clock_timestamp()";
 
@@ -204,10 +209,11 @@ impl Reader for PgStore {
 
     async fn worker(&self, id: &WorkerId) -> Result<(Timestamp, Option<WorkerView>), StoreError> {
         let read = async {
-            let mut connection = self.pool.acquire().await.map_err(store_error)?;
-            let keys = Keys { workers: vec![id.clone()], ..Keys::default() };
-            let mut snapshot = load::load(&mut connection, &keys, &self.surroundings).await?;
-            Ok((snapshot.now, snapshot.workers.remove(id)))
+            let row = sqlx::query(WORKER).bind(id.as_str()).fetch_one(&self.pool).await.map_err(store_error)?;
+            let now: DateTime<Utc> = row.try_get("now").map_err(store_error)?;
+            let found: Option<&str> = row.try_get("name").map_err(store_error)?;
+            let view = found.map(|_| worker::view(&row)).transpose()?;
+            Ok((self.surroundings.now(Timestamp::from(now)), view))
         };
         self.trust.in_time(read).await
     }

@@ -2,7 +2,8 @@
 //!
 //! Events lie in partitions of a week each and are dropped with them; the partitions of the next weeks are made ahead.
 //! All other rows are deleted in small batches, each in a transaction of its own, so that nobody waits for long. Rows
-//! that somebody has locked are left for the next time. Any number of servers may do this at once.
+//! that somebody has locked are left for the next time. Of workers a small row stays (`tombstones`). Any number of
+//! servers may do this at once.
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use sqlx::{Connection, PgConnection};
 use crate::errors::store_error;
 use crate::rows::instant;
 use crate::store::PgStore;
+use crate::tombstones;
 
 /// How long what is over is kept. Nothing that is still going on is ever deleted, however old it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +31,11 @@ pub struct Retention {
     pub deliveries: Duration,
     /// LLM calls: since they were first heard of. They are kept when their job goes. Default 400 days.
     pub llm_calls: Duration,
-    /// Workers that went offline, with their names. Default 7 days.
+    /// Workers that went offline, with their names, until they register again; how far their generations are counted
+    /// is never forgotten. Default 7 days.
     pub offline_workers: Duration,
-    /// Workers that were deregistered, with the memory of which of their processes may never come back. Default 90 days.
+    /// Workers that were deregistered, with their names; which of their processes may never come back is never
+    /// forgotten. Default 90 days.
     pub deregistered_workers: Duration,
     /// How many rows one statement deletes at most; at least 1. Default 1,000.
     pub batch: u32,
@@ -66,7 +70,7 @@ pub struct Forgotten {
     pub deliveries: u64,
     /// LLM calls.
     pub llm_calls: u64,
-    /// Workers.
+    /// Workers: of each a row stays that nobody is shown.
     pub workers: u64,
 }
 
@@ -98,26 +102,6 @@ const FORGET_CALLS: &str = "
         limit $2::bigint for update skip locked),
     gone as (delete from gh_llm_calls t using old where t.job_id = old.job_id and t.call_id = old.call_id returning 1)
     select count(*) as gone from gone";
-
-/// Deletes workers of one kind ($3: deregistered or not) that are gone since before a time ($1). Their names go with
-/// them, unless another worker carries one or a deregistration may hold it.
-const FORGET_WORKERS: &str = "
-    with old as materialized (
-        select w.worker_id, w.target_worker_id from gh_workers w
-        where w.gone_since < $1::timestamptz and w.deregistered = $3::boolean
-            and w.occupied_by is null
-        limit $2::bigint for update of w skip locked
-    ),
-    workers as (delete from gh_workers t using old where t.worker_id = old.worker_id returning 1),
-    vitals as (delete from gh_worker_vitals t using old where t.worker_id = old.worker_id),
-    names as (
-        delete from gh_names t using old
-        where t.name = old.worker_id
-            and not exists (select from gh_workers w where w.target_worker_id = t.name or w.ec2_instance_id = t.name)
-            and not exists (select from gh_deregistrations d where d.deregistration_id = t.held_by
-                and (d.finished_at is null or d.finished_at > $1::timestamptz))
-    )
-    select count(*) as gone from workers";
 
 const FORGET_JOB_EVENTS: &str = "
     with old as materialized (select id, job_id, seq from gh_job_events_default where created_at < $1::timestamptz
@@ -203,33 +187,33 @@ impl PgStore {
             forgotten.partitions += self.drop_partitions(table, now - *kept).await?;
         }
         let (of_jobs, of_workers) = (now - *job_events, now - *worker_events);
-        forgotten.events = self.forget(FORGET_JOB_EVENTS, of_jobs, batch, None).await?
-            + self.forget(FORGET_WORKER_EVENTS, of_workers, batch, None).await?;
-        forgotten.jobs = self.forget(FORGET_JOBS, now - *jobs, batch, None).await?;
-        forgotten.deliveries = self.forget(FORGET_DELIVERIES, now - *deliveries, batch, None).await?;
-        forgotten.llm_calls = self.forget(FORGET_CALLS, now - *llm_calls, batch, None).await?;
-        forgotten.workers = self.forget(FORGET_WORKERS, now - *offline_workers, batch, Some(false)).await?
-            + self.forget(FORGET_WORKERS, now - *deregistered_workers, batch, Some(true)).await?;
+        forgotten.events = self.forget(FORGET_JOB_EVENTS, of_jobs, batch).await?
+            + self.forget(FORGET_WORKER_EVENTS, of_workers, batch).await?;
+        forgotten.jobs = self.forget(FORGET_JOBS, now - *jobs, batch).await?;
+        forgotten.deliveries = self.forget(FORGET_DELIVERIES, now - *deliveries, batch).await?;
+        forgotten.llm_calls = self.forget(FORGET_CALLS, now - *llm_calls, batch).await?;
+        for (deregistered, kept) in [(false, offline_workers), (true, deregistered_workers)] {
+            let before = instant(now - *kept);
+            forgotten.workers +=
+                self.in_batches(batch, || tombstones::forget_workers(self, before, batch, deregistered)).await?;
+        }
         Ok(forgotten)
     }
 
     /// Runs a statement that deletes a batch, until it finds less than one.
-    async fn forget(
-        &self,
-        sql: &'static str,
-        before: Timestamp,
-        batch: i64,
-        deregistered: Option<bool>,
-    ) -> Result<u64, StoreError> {
+    async fn forget(&self, sql: &'static str, before: Timestamp, batch: i64) -> Result<u64, StoreError> {
+        let forget = || async { sqlx::query_scalar(sql).bind(instant(before)).bind(batch).fetch_one(&self.pool).await };
+        self.in_batches(batch, || async { forget().await.map_err(store_error) }).await
+    }
+
+    /// Does something over and over until it finds less than a batch; says how much it found.
+    async fn in_batches<F>(&self, batch: i64, forget: impl Fn() -> F) -> Result<u64, StoreError>
+    where
+        F: Future<Output = Result<i64, StoreError>>,
+    {
         let mut all = 0;
         loop {
-            let query = sqlx::query_scalar(sql).bind(instant(before)).bind(batch);
-            let query = match deregistered {
-                Some(deregistered) => query.bind(deregistered),
-                None => query,
-            };
-            let gone = async { query.fetch_one(&self.pool).await.map_err(store_error) };
-            let gone: i64 = self.trust.in_time(gone).await?;
+            let gone = self.trust.in_time(forget()).await?;
             all += u64::try_from(gone).unwrap_or_default();
             if gone < batch {
                 return Ok(all);

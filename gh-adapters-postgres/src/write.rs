@@ -47,7 +47,8 @@ with unlocked_workers as materialized (
         target_worker_id = excluded.target_worker_id, ec2_instance_id = excluded.ec2_instance_id,
         deregistration_id = excluded.deregistration_id, deadline = excluded.deadline,
         gone_since = excluded.gone_since, deregistered = excluded.deregistered,
-        occupied_by = excluded.occupied_by, reserved = excluded.reserved, body = excluded.body
+        occupied_by = excluded.occupied_by, reserved = excluded.reserved, body = excluded.body,
+        forgotten = gh_workers.forgotten and not excluded.present
     where gh_workers.version < excluded.version
     returning 1
 ), vitals as (

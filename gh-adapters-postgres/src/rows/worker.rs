@@ -61,8 +61,9 @@ impl WorkerColumns {
 }
 
 /// A worker as it was read, from the columns `name` (its id), `number` (its version), `body`, `body2` (its vitals),
-/// `id` and `flag` (the job that occupies it, and whether it is only reserved), `flag2` (whether its id is a target)
-/// and `count` (how many workers on its machine are occupied).
+/// `id` and `flag` (the job that occupies it, and whether it is only reserved), `flag2` (whether its id is a target),
+/// `count` (how many workers on its machine are occupied) and `at` (since when one that was forgotten is gone: its vitals
+/// went with it).
 pub(crate) fn view(row: &PgRow) -> Result<WorkerView, StoreError> {
     let id: String = row.try_get("name").map_err(store_error)?;
     let number: i64 = row.try_get("number").map_err(store_error)?;
@@ -72,17 +73,22 @@ pub(crate) fn view(row: &PgRow) -> Result<WorkerView, StoreError> {
     let reserved: Option<bool> = row.try_get("flag").map_err(store_error)?;
     let id_is_a_target: bool = row.try_get("flag2").map_err(store_error)?;
     let load: i64 = row.try_get("count").map_err(store_error)?;
+    let forgotten: Option<DateTime<Utc>> = row.try_get("at").map_err(store_error)?;
     let worker: Worker = from_json(WORKERS, &id, &body)?;
     if worker.id.as_str() != id || worker.version != version(WORKERS, &id, number)? {
         return Err(corrupt(WORKERS, &id, "its columns contradict its body"));
     }
-    let vitals = vitals.ok_or_else(|| corrupt(VITALS, &id, "is missing"))?;
+    let vitals = match (vitals, forgotten) {
+        (Some(body), _) => from_json(VITALS, &id, &body)?,
+        (None, Some(gone_since)) => Vitals::new(Timestamp::from(gone_since)),
+        (None, None) => return Err(corrupt(VITALS, &id, "is missing")),
+    };
     let occupied_by = match (occupant, reserved) {
         (Some(job_id), Some(reserved)) => Some(Occupation { job_id: JobId::new(job_id), reserved }),
         _ => None,
     };
     Ok(WorkerView {
-        vitals: from_json(VITALS, &id, &vitals)?,
+        vitals,
         worker: Arc::new(worker),
         occupied_by,
         id_is_a_target,

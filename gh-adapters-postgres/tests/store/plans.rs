@@ -5,7 +5,7 @@ use std::time::Duration;
 use gh_adapters_postgres::testing::hot_statements;
 use gh_core::domain::job::Completion;
 use gh_core::ports::outbox::Outbox;
-use gh_core::ports::reader::{JobQuery, Reader};
+use gh_core::ports::reader::{JobQuery, Reader, WorkerQuery};
 use gh_core::ports::store::{Store, SweepRequest};
 use gh_core::testing::submission;
 use serde_json::Value;
@@ -15,7 +15,10 @@ use crate::world::World;
 
 const FINISHED: u32 = 200_000;
 
-/// Copies of a job that ran its whole life, with everything that belongs to them.
+/// Workers that were forgotten.
+const FORGOTTEN: u32 = 20_000;
+
+/// Copies of a job that ran its whole life, with everything that belongs to them, and of a worker that was forgotten.
 async fn make_history(world: &World) {
     let who = world.worker("w-old").await;
     let id = world.submit(submission()).await;
@@ -51,7 +54,11 @@ async fn make_history(world: &World) {
     }
     let deliveries = "insert into gh_deliveries
         select job_id, 1, gen_random_uuid(), 'delivered', created_at, '{}' from gh_jobs";
-    statements.extend([deliveries.to_owned(), "analyze".to_owned()]);
+    let workers = format!(
+        "insert into gh_workers (worker_id, version, present, gone_since, deregistered, forgotten, body)
+        select 'gone-' || n, version, false, now(), false, true, body from gh_workers w, generate_series(1, {FORGOTTEN}) n"
+    );
+    statements.extend([deliveries.to_owned(), workers, "analyze".to_owned()]);
     for sql in statements {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
     }
@@ -62,9 +69,9 @@ async fn make_history(world: &World) {
 fn scans(plan: &Value, found: &mut Vec<String>) {
     let text = |key: &str| plan[key].as_str().unwrap_or_default();
     let index = text("Index Name");
-    // Indexes that hold what lives only.
+    // Indexes that hold what lives only, and workers that are not forgotten.
     let live = ["_ready", "_ready_for", "_delayed", "_delayed_for", "_fenced", "_due", "_silent", "_waiting_for"];
-    let of_live = live.iter().any(|suffix| index.ends_with(suffix));
+    let of_live = live.iter().chain(&["_known"]).any(|suffix| index.ends_with(suffix));
     let bounded = of_live || plan.get("Index Cond").is_some();
     match text("Node Type") {
         "Seq Scan" => found.push(format!("seq scan of {}", text("Relation Name"))),
@@ -121,6 +128,7 @@ async fn no_hot_statement_scans_history() {
     for query in [&page, &of_status, &of_task] {
         assert_eq!(world.store.jobs(query).await.unwrap().len(), 10);
     }
+    assert_eq!(world.store.workers(&WorkerQuery::default()).await.unwrap().1.len(), 2);
     world.pool().close().await;
     let read = rows_read(&world).await - before;
     assert!(read < 2_000, "{read} rows were read");

@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use gh_adapters_postgres::Retention;
+use gh_core::domain::code::{Actor, ClientName};
+use gh_core::domain::commands::{Command, Credential, Deregister, Goodbye, Selector, decide};
 use gh_core::domain::job::Completion;
+use gh_core::domain::rejection::Rejection;
 use gh_core::domain::submission::SubmissionRequest;
 use gh_core::ports::callback_sender::SendOutcome;
 use gh_core::ports::outbox::{Outbox, Settlement};
-use gh_core::ports::reader::Reader;
+use gh_core::ports::reader::{Reader, WorkerQuery};
 use gh_core::ports::store::{Store, SweepRequest};
-use gh_core::testing::{name, submission};
+use gh_core::testing::{name, registration, submission, submission_to};
 use serde_json::value::RawValue;
 
 use crate::world::World;
@@ -106,6 +109,147 @@ async fn a_worker_that_went_offline_is_forgotten_after_a_week_with_its_name_and_
     assert!(world.store.worker(&name("w-1")).await.unwrap().1.is_none());
     assert!(world.store.worker(&name("w-2")).await.unwrap().1.is_some());
     assert_eq!((world.count("gh_worker_vitals").await, world.count("gh_names").await), (1, 1));
+}
+
+impl World {
+    /// A worker of a target on a machine, that says much of itself.
+    async fn known_worker(&self, id: &str, target: &str, machine: &str) -> Credential {
+        let mut register = registration(id);
+        register.identity.target_worker_id = Some(name(target));
+        register.identity.ec2_instance_id = Some(name(machine));
+        register.metadata = Some(RawValue::from_string(format!("{{\"much\": \"{}\"}}", "x".repeat(4000))).unwrap());
+        self.run(&register).await.credential
+    }
+
+    /// Lets every worker fall silent, until long after.
+    async fn silence(&self) {
+        self.clock.advance(DAY);
+        let request = SweepRequest { limit: 100, offline_after: self.rules.policy.offline_after };
+        while self.store.sweep(request, &self.rules).await.unwrap().more {}
+        self.clock.advance(Retention::default().offline_workers + DAY);
+    }
+
+    async fn forget_workers(&self) -> u64 {
+        self.store.retain(&Retention { batch: 1, ..Retention::default() }).await.unwrap().workers
+    }
+
+    /// Has a command refused, and stores what the refusal leaves.
+    async fn refusal<C: Command>(&self, command: &C) -> Rejection
+    where
+        C::Answer: std::fmt::Debug,
+    {
+        let snapshot = self.store.load(&command.keys()).await.unwrap();
+        let decision = decide(&snapshot, command, &self.rules);
+        assert_eq!(self.store.commit(vec![decision.changes], &self.rules).await.unwrap(), [Ok(())]);
+        decision.answer.unwrap_err()
+    }
+
+    /// How many workers readers are shown, however they ask.
+    async fn shown(&self, id: &str) -> usize {
+        let all = WorkerQuery::default();
+        let of_target = WorkerQuery { target_worker_id: Some(name("target")), ..all.clone() };
+        let on_machine = WorkerQuery { ec2_instance_id: Some(name("machine")), ..all.clone() };
+        let shown = self.store.workers(&all).await.unwrap().1.len();
+        assert_eq!(self.store.workers(&of_target).await.unwrap().1.len(), shown);
+        assert_eq!(self.store.workers(&on_machine).await.unwrap().1.len(), shown);
+        assert_eq!(self.store.glance().await.unwrap().1.len(), shown);
+        assert_eq!(usize::from(self.store.worker(&name(id)).await.unwrap().1.is_some()), shown);
+        shown
+    }
+}
+
+#[tokio::test]
+async fn a_forgotten_worker_is_shown_to_nobody_and_goes_on_with_its_next_generation_when_it_comes_again() {
+    let world = World::new().await;
+    let old = world.known_worker("w-1", "target", "machine").await;
+    assert_eq!(world.shown("w-1").await, 1);
+    world.silence().await;
+    assert_eq!(world.forget_workers().await, 1);
+    assert_eq!(world.shown("w-1").await, 0);
+    assert_eq!((world.count("gh_names").await, world.count("gh_worker_vitals").await), (0, 0));
+    let size: i32 =
+        sqlx::query_scalar("select max(octet_length(body)) from gh_workers").fetch_one(world.pool()).await.unwrap();
+    assert!(size < 1000, "what was said of it is still there: {size} bytes");
+
+    let goodbye = |who: &Credential| Goodbye { who: who.clone(), reason: "stop".into() };
+    assert_eq!(world.refusal(&goodbye(&old)).await, Rejection::StaleGeneration);
+    assert_eq!(world.shown("w-1").await, 0, "its old process called, and is not it");
+    assert_eq!(world.forget_workers().await, 0, "it is forgotten once");
+
+    let new = world.known_worker("w-1", "target", "machine").await;
+    assert_eq!(new.generation, old.generation.next());
+    assert_eq!(world.shown("w-1").await, 1);
+    assert_eq!(world.refusal(&goodbye(&old)).await, Rejection::StaleGeneration);
+    world.listen(&new).await;
+    let id = world.submit(submission_to("target", "strict")).await;
+    assert_eq!(world.store.job(id).await.unwrap().unwrap().occupies(), Some(&name("w-1")), "its names lead to it");
+    world.silence().await;
+    assert_eq!(world.forget_workers().await, 1, "and it can be forgotten again");
+}
+
+#[tokio::test]
+async fn a_process_that_was_deregistered_stays_refused_after_its_worker_was_forgotten() {
+    let world = World::new().await;
+    let old = world.known_worker("w-1", "target", "machine").await;
+    let deregister = Deregister {
+        selector: Selector::Target(name("target")),
+        actor: Actor::Client(ClientName::new("valet")),
+        reason: "scale-down".into(),
+        cancel_active_jobs: true,
+        drain_timeout: None,
+        hold: None,
+        dry_run: false,
+    };
+    assert_eq!(world.run(&deregister).await.deregistration.deregistered, [name("w-1")]);
+    world.clock.advance(Retention::default().deregistered_workers - DAY);
+    assert_eq!(world.forget_workers().await, 0);
+    world.clock.advance(DAY * 2);
+    assert_eq!(world.forget_workers().await, 1);
+    assert_eq!((world.shown("w-1").await, world.count("gh_names").await), (0, 0));
+
+    let mut register = registration("w-1");
+    assert_eq!(world.refusal(&register).await, Rejection::WorkerDeregistered { retry_at: None });
+    register.boot_id = name("w-1-boot-2");
+    let registered = world.run(&register).await;
+    assert_eq!(registered.credential.generation, old.generation.next());
+    register.boot_id = name("w-1-boot-1");
+    assert_eq!(world.refusal(&register).await, Rejection::WorkerDeregistered { retry_at: None });
+}
+
+#[tokio::test]
+async fn names_of_a_forgotten_worker_that_others_carry_stay() {
+    let world = World::new().await;
+    world.known_worker("w-1", "target", "machine").await;
+    world.known_worker("w-4", "target-4", "machine-4").await;
+    world.silence().await;
+    world.known_worker("w-2", "w-1", "machine-2").await;
+    world.known_worker("w-3", "target", "machine").await;
+    assert_eq!(world.forget_workers().await, 2);
+    let names: Vec<String> =
+        sqlx::query_scalar("select name from gh_names order by name").fetch_all(world.pool()).await.unwrap();
+    assert_eq!(names, ["machine", "machine-2", "target", "w-1", "w-2", "w-3"]);
+}
+
+#[tokio::test]
+async fn a_name_that_somebody_takes_while_its_worker_is_forgotten_stays() {
+    let world = World::new().await;
+    world.known_worker("w-1", "target", "machine").await;
+    world.silence().await;
+    let mut register = registration("w-2");
+    register.identity.target_worker_id = Some(name("target"));
+    let changes = [world.decision(&register).await];
+    let mut transaction = world.pool().begin().await.unwrap();
+    world.store.commit_in(&mut transaction, &changes, &world.rules).await.unwrap()[0].unwrap();
+    let commit = async {
+        let waiting = "pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        while world.count(waiting).await == 0 {}
+        transaction.commit().await.unwrap();
+    };
+    let (forgotten, ()) = tokio::join!(world.forget_workers(), commit);
+    assert_eq!(forgotten, 1);
+    let names: Vec<String> =
+        sqlx::query_scalar("select name from gh_names order by name").fetch_all(world.pool()).await.unwrap();
+    assert_eq!(names, ["target", "w-2"]);
 }
 
 #[tokio::test]

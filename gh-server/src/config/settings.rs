@@ -130,9 +130,9 @@ settings! {
     retention_deliveries: Duration = public KEPT, "retention.deliveries", "GH_RETENTION_DELIVERIES", "30d";
     /// How long calls of language models are kept, also beyond their job, 1 d to 3,650 d.
     retention_llm_calls: Duration = public KEPT, "retention.llm_calls", "GH_RETENTION_LLM_CALLS", "400d";
-    /// How long workers that went offline are kept, 1 d to 3,650 d.
+    /// How long workers that went offline are shown, 1 d to 3,650 d.
     retention_offline_workers: Duration = public KEPT, "retention.offline_workers", "GH_RETENTION_OFFLINE_WORKERS", "7d";
-    /// How long deregistered workers are kept, and which of their processes may never come back, 1 d to 3,650 d.
+    /// How long deregistered workers are shown, 1 d to 3,650 d; which of their processes may never come back is never forgotten.
     retention_deregistered_workers: Duration = public KEPT, "retention.deregistered_workers", "GH_RETENTION_DEREGISTERED_WORKERS", "90d";
     /// Most rows that one statement forgets, 1 to 100,000.
     retention_batch: usize = public Number { least: 1, most: 100_000 }, "retention.batch", "GH_RETENTION_BATCH", "1000";

@@ -185,6 +185,33 @@ impl Worker {
         }
     }
 
+    /// What stays of a worker that is gone when a store forgets it, as the next version: how far its generations are
+    /// counted and its events numbered, and which of its processes may never come back. All that was said of it goes.
+    #[must_use]
+    pub fn tombstone(&self) -> Self {
+        Self {
+            id: self.id.clone(),
+            version: self.version.next(),
+            boot_id: self.boot_id.clone(),
+            generation: self.generation,
+            identity: WorkerIdentity::default(),
+            metadata: None,
+            registered_at: self.registered_at,
+            state: self.state.clone(),
+            closing: None,
+            lapsed: false,
+            idle_since: self.idle_since,
+            jobs_completed: self.jobs_completed,
+            jobs_failed: self.jobs_failed,
+            directives: Vec::new(),
+            retired_boots: self.retired_boots.clone(),
+            replacements: Vec::new(),
+            contested_until: None,
+            refusal_told: self.refusal_told,
+            event_seq: self.event_seq,
+        }
+    }
+
     /// Whether somebody else ended its job and it may still be at it.
     #[must_use]
     pub fn is_closing(&self, now: Timestamp) -> bool {
