@@ -73,11 +73,11 @@ const NOW: &str = "select clock_timestamp()";
 /// Whether it takes no changes: a standby, or set so.
 const READ_ONLY: &str = "select current_setting('transaction_read_only')::boolean";
 
-/// Jobs by status; what waits, by what it waits for; callbacks. One statement, so all of one moment.
+/// Live jobs by status; what waits, by what it waits for; callbacks. One statement, so all of one moment.
 pub(crate) const FIGURES: &str = "
     with moment as materialized (select coalesce($1::timestamptz, clock_timestamp()) as now)
     select 'jobs' as kind, status as name, null::text as target, count(*) as count, null::timestamptz as oldest
-    from gh_jobs group by status
+    from gh_jobs where status in ('pending', 'queued', 'running', 'needs_human') group by status
     union all
     select 'waiting', w.obstacle, w.waits_for, count(*), min(w.waiting_since)
     from (
@@ -313,7 +313,7 @@ fn list(query: &JobQuery) -> QueryBuilder<Postgres> {
 
 async fn figures(connection: &mut PgConnection, own_time: Option<Timestamp>) -> Result<Figures, StoreError> {
     let rows = sqlx::query(FIGURES).bind(own_time.map(instant)).fetch_all(connection).await.map_err(store_error)?;
-    let mut figures = Figures { jobs: JobStatus::ALL.map(|status| (status, 0)).to_vec(), ..Figures::default() };
+    let mut figures = Figures { jobs: JobStatus::LIVE.map(|status| (status, 0)).to_vec(), ..Figures::default() };
     for row in &rows {
         figure(&mut figures, row)?;
     }

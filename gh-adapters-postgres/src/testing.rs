@@ -169,6 +169,7 @@ pub fn hot_statements() -> Vec<(&'static str, &'static str)> {
         ("callbacks: next", outbox::NEXT_DUE),
         ("events of a job", reader::JOB_EVENTS),
         ("deliveries of a job", reader::DELIVERIES),
+        ("figures", reader::FIGURES),
         ("a worker", reader::WORKER),
         ("workers", reader::WORKERS),
         ("events of a worker", reader::WORKER_EVENTS),

@@ -265,6 +265,7 @@ async fn metrics_tell_of_requests_jobs_workers_and_the_store() {
         r#"gh_http_unknown_fields_total{route="/api/v1/jobs"} 2"#,
         r#"gh_store_call_duration_seconds_count{operation="token_key",outcome="ok"} 1"#,
         r#"gh_jobs{status="pending"} 1"#,
+        r#"gh_jobs{status="needs_human"} 0"#,
         r#"gh_jobs_waiting{reason="none_waiting"} 1"#,
         r#"gh_jobs_waiting_oldest_seconds{reason="none_waiting"} 90"#,
         r#"gh_workers{status="idle"} 1"#,

@@ -128,6 +128,7 @@ async fn no_hot_statement_scans_history() {
     for query in [&page, &of_status, &of_task] {
         assert_eq!(world.store.jobs(query).await.unwrap().len(), 10);
     }
+    assert_eq!(world.store.figures().await.unwrap().jobs.iter().map(|(_, jobs)| jobs).sum::<u64>(), 0);
     assert_eq!(world.store.workers(&WorkerQuery::default()).await.unwrap().1.len(), 2);
     world.pool().close().await;
     let read = rows_read(&world).await - before;

@@ -20,7 +20,7 @@ pub struct WaitingJobs {
 /// How the fleet and its queue stand.
 #[derive(Clone, Debug)]
 pub struct FleetFigures {
-    /// How many jobs have each status.
+    /// How many jobs have each live status.
     pub jobs: Vec<(JobStatus, u64)>,
     /// Jobs that wait, by why they wait.
     pub waiting: BTreeMap<WaitingCode, WaitingJobs>,

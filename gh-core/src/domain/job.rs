@@ -53,6 +53,9 @@ impl JobStatus {
         Self::Expired,
     ];
 
+    /// Every status of a run that is not over.
+    pub const LIVE: [Self; 4] = [Self::Pending, Self::Queued, Self::Running, Self::NeedsHuman];
+
     /// The word on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -148,9 +148,9 @@ impl JobTable {
         self.deadlines.iter().take_while(move |(deadline, _)| *deadline <= now).map(|(_, id)| *id)
     }
 
-    /// How many jobs have each status.
+    /// How many jobs have each live status.
     pub(super) fn counts(&self) -> Vec<(JobStatus, u64)> {
-        JobStatus::ALL.into_iter().map(|status| (status, self.lists[status as usize].len() as u64)).collect()
+        JobStatus::LIVE.into_iter().map(|status| (status, self.lists[status as usize].len() as u64)).collect()
     }
 
     /// Jobs before `before` in time, newest first, of one status or of all.

@@ -140,7 +140,8 @@ impl WorkerQuery {
 /// Figures for metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// How many jobs have each status.
+    /// How many jobs have each [live](JobStatus::LIVE) status. Those that are over are history, which nobody counts
+    /// each time somebody looks.
     pub jobs: Vec<(JobStatus, u64)>,
     /// Jobs that wait.
     pub waiting: Vec<WaitingGroup>,
@@ -161,7 +162,7 @@ impl Figures {
         let jobs: Vec<&Job> = jobs.into_iter().map(AsRef::as_ref).collect();
         let count = |status| jobs.iter().filter(|job| job.status() == status).count() as u64;
         let mut figures = Self {
-            jobs: JobStatus::ALL.into_iter().map(|status| (status, count(status))).collect(),
+            jobs: JobStatus::LIVE.into_iter().map(|status| (status, count(status))).collect(),
             waiting: WaitingGroup::of_jobs(jobs.iter().copied(), now),
             ..Self::default()
         };

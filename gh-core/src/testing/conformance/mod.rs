@@ -374,6 +374,9 @@ suite! { $
         "Whoever scales the fleet by how many jobs wait would start too many workers, or none."
         figures_group_what_waits_by_target_and_obstacle
 
+        "Metrics would take the longer to answer the more jobs there ever were."
+        figures_count_live_jobs_and_no_history
+
         "A wrong id would look like a failure of the server."
         what_does_not_exist_is_absent_and_no_error
     }

@@ -123,6 +123,18 @@ pub(super) async fn figures_group_what_waits_by_target_and_obstacle(world: World
     assert_eq!(pending, Some(&(JobStatus::Pending, 3)));
 }
 
+pub(super) async fn figures_count_live_jobs_and_no_history(world: World) {
+    let who = world.worker_of("w-1", "sandbox-1", "i-1").await;
+    for _ in 0..3 {
+        world.submit(submission()).await;
+    }
+    let failing = world.claim_one(&who).await.unwrap();
+    world.fail(&who, failing, false).await;
+    let mut jobs = world.reader.figures().await.unwrap().jobs;
+    jobs.sort_by_key(|(status, _)| *status as usize);
+    assert_eq!(jobs, JobStatus::LIVE.map(|status| (status, if status == JobStatus::Pending { 2 } else { 0 })));
+}
+
 pub(super) async fn what_does_not_exist_is_absent_and_no_error(world: World) {
     let nothing = JobId::new(uuid::Uuid::from_u128(404));
     assert!(world.reader.job(nothing).await.unwrap().is_none());
