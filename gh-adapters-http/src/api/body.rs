@@ -276,7 +276,7 @@ mod tests {
             ("invalid value: integer `-1`, expected u32", None, "must be a whole number, 0 or more"),
             ("invalid type: integer `1`, expected a string", None, "must be a string"),
             ("unknown variant `sometimes`, expected `batch` or `flex`", None, "must be `batch` or `flex`"),
-            ("expected an RFC 3339 timestamp at line 1 column 9", None, "must be an RFC 3339 timestamp"),
+            ("must be an RFC 3339 timestamp at line 1 column 9", None, "must be an RFC 3339 timestamp"),
             ("must have 1 to 100 characters", None, "must have 1 to 100 characters"),
         ];
         for (error, field, message) in cases {

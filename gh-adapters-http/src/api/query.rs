@@ -77,9 +77,7 @@ impl Query {
 
     /// A time; a `+` that was not escaped is taken as it was meant.
     pub(super) fn time(&mut self, name: &'static str) -> Option<Timestamp> {
-        self.parsed(name, |text| {
-            Timestamp::parse(&text.replace(' ', "+")).map_err(|_| "must be an RFC 3339 timestamp".into())
-        })
+        self.parsed(name, |text| Timestamp::parse(&text.replace(' ', "+")).map_err(|error| error.to_string()))
     }
 
     /// A yes or no; absent is no.

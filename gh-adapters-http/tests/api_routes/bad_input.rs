@@ -283,6 +283,12 @@ async fn bad_worker_calls_are_named() {
             json!({"calls": [{"call_id": "c", "provider": "p", "model": "m", "usage": {"input": "1"}}]}),
             "calls[0].usage.input",
         ),
+        (
+            "usage",
+            json!({"calls": [{"call_id": "c", "provider": "p", "model": "m", "usage": {},
+                "occurred_at": "0000-01-01T00:00:00+01:00"}]}),
+            "calls[0].occurred_at",
+        ),
         ("side-effects-started", json!({"what": "x".repeat(501)}), "what"),
         ("fail", json!({"error_code": "a b", "error_message": "x", "retryable": true}), "error_code"),
         ("fail", json!({"error_code": "x", "error_message": "x"}), "retryable"),

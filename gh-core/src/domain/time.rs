@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An instant in UTC with microsecond precision: PostgreSQL's, so that every store gives back what it took.
@@ -43,10 +43,25 @@ impl Timestamp {
     ///
     /// # Errors
     ///
-    /// Text that is not RFC 3339.
-    pub fn parse(text: &str) -> Result<Self, chrono::ParseError> {
-        DateTime::parse_from_rfc3339(text).map(|parsed| Self(parsed.timestamp_micros()))
+    /// [`TimestampError`]: text that is not RFC 3339, or an instant that could not be read back from what is written of
+    /// it.
+    pub fn parse(text: &str) -> Result<Self, TimestampError> {
+        let parsed = DateTime::parse_from_rfc3339(text).map_err(|_| TimestampError::Form)?;
+        let instant = Self(parsed.timestamp_micros());
+        // RFC 3339 has four digits for a year; offsets and leap seconds lead beyond them.
+        if (1..=9999).contains(&instant.to_datetime().year()) { Ok(instant) } else { Err(TimestampError::Year) }
     }
+}
+
+/// Why text is no [`Timestamp`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimestampError {
+    /// It is not RFC 3339.
+    #[error("must be an RFC 3339 timestamp")]
+    Form,
+    /// Its year in UTC does not have the four digits that RFC 3339 can write, or is the year 0.
+    #[error("must be within the years 1 to 9999 in UTC")]
+    Year,
 }
 
 impl From<DateTime<Utc>> for Timestamp {
@@ -94,7 +109,7 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(|_| serde::de::Error::custom("expected an RFC 3339 timestamp"))
+        Self::parse(&text).map_err(serde::de::Error::custom)
     }
 }
 
@@ -108,6 +123,21 @@ mod tests {
         assert_eq!(instant.to_string(), "2026-02-18T08:30:00.123456Z");
         assert_eq!(Timestamp::parse(&instant.to_string()).unwrap(), instant);
         assert_eq!(Timestamp::from_micros(instant.as_micros()), instant);
+    }
+
+    #[test]
+    fn an_instant_that_could_not_be_read_back_is_refused() {
+        let beyond = ["9999-12-31T23:59:59-00:01", "9999-12-31T23:59:60Z"];
+        for text in beyond.into_iter().chain(["0001-01-01T00:00:00+00:01", "0000-06-01T00:00:00Z"]) {
+            assert_eq!(Timestamp::parse(text), Err(TimestampError::Year), "{text}");
+        }
+        for text in ["10000-01-01T00:00:00Z", "-0001-01-01T00:00:00Z", "2026-02-18", ""] {
+            assert_eq!(Timestamp::parse(text), Err(TimestampError::Form), "{text}");
+        }
+        for text in ["9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59+00:01"] {
+            let instant = Timestamp::parse(text).unwrap();
+            assert_eq!(Timestamp::parse(&instant.to_string()), Ok(instant), "{text}");
+        }
     }
 
     #[test]
