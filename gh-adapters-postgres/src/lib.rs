@@ -38,6 +38,7 @@
 //! the one that is not. A call that gets no answer at all ends too, and connections from before are not used again
 //! (`trust`).
 
+mod alone;
 mod batch;
 mod claim;
 mod connect;

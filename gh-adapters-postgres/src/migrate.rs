@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use sqlx::migrate::{MigrateError as SqlxError, Migration, MigrationType, Migrator};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, SqlSafeStr};
+use sqlx::{AssertSqlSafe, PgConnection, SqlSafeStr};
 
-use crate::retention;
 use crate::store::PgStore;
+use crate::{alone, retention};
 
 /// Number, name and statements of each migration. One that was released never changes.
 const MIGRATIONS: [(i64, &str, &str); 2] = [
@@ -128,30 +128,30 @@ pub(crate) async fn require(connection: &mut PgConnection) -> Result<(), sqlx::E
 
 impl PgStore {
     /// Brings the tables up to date: applies what is missing, in order, each migration whole or not at all. Servers
-    /// that start at once do it one after the other, under an advisory lock.
+    /// that start at once do it one after the other, under an advisory lock. It may take as long as it takes, once the
+    /// database has let us in.
     ///
     /// # Errors
     ///
     /// [`MigrateError::Newer`] where a newer version was here before; otherwise what went wrong.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
         // A connection outside the pool: its limits are changed, and its lock ends with it whatever happens.
-        let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await?;
+        let mut connection = alone::connect(&self.pool.connect_options()).await?;
         let migrated = migrate(&mut connection).await;
-        let closed = connection.close().await;
-        migrated?;
-        Ok(closed?)
+        alone::close(connection).await;
+        migrated
     }
 
-    /// Whether the tables are those that this version needs. It asks on a connection of its own.
+    /// Whether the tables are those that this version needs. It asks on a connection of its own, and answers within
+    /// seconds.
     ///
     /// # Errors
     ///
     /// [`MigrateError::Newer`] where a newer version was here; [`MigrateError::Database`] while the database is away.
     pub async fn is_migrated(&self) -> Result<bool, MigrateError> {
-        let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await?;
-        let state = state(&mut connection).await;
-        // What was found stands, whatever becomes of the connection.
-        let _closed = connection.close().await;
+        let mut connection = alone::connect(&self.pool.connect_options()).await?;
+        let state = alone::answer(state(&mut connection)).await;
+        alone::close(connection).await;
         match state? {
             State::Current => Ok(true),
             State::Behind => Ok(false),

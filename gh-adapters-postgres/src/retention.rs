@@ -10,12 +10,12 @@ use std::time::Duration;
 use chrono::NaiveDate;
 use gh_core::domain::time::Timestamp;
 use gh_core::ports::store::StoreError;
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 
 use crate::errors::store_error;
 use crate::rows::instant;
 use crate::store::PgStore;
-use crate::tombstones;
+use crate::{alone, tombstones};
 
 /// How long what is over is kept. Nothing that is still going on is ever deleted, however old it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,7 +161,7 @@ pub(crate) async fn make_partitions(connection: &mut PgConnection) -> Result<(),
 
 impl PgStore {
     /// Forgets what is old enough at this time, and makes the partitions of the next weeks. To be called every hour or
-    /// so, by any number of servers.
+    /// so, by any number of servers. Each of its steps has an end, also where the database does not answer.
     ///
     /// # Errors
     ///
@@ -179,9 +179,11 @@ impl PgStore {
         } = retention;
         let batch = i64::from((*batch).max(1));
         let now = gh_core::ports::reader::Reader::now(self).await?;
-        let mut connection = self.pool.acquire().await.map_err(store_error)?;
-        make_partitions(&mut connection).await.map_err(store_error)?;
-        drop(connection);
+        let make = async {
+            let mut connection = self.pool.acquire().await.map_err(store_error)?;
+            make_partitions(&mut connection).await.map_err(store_error)
+        };
+        self.trust.in_time(make).await?;
         let mut forgotten = Forgotten::default();
         for (table, kept) in PARTITIONED.into_iter().zip([job_events, worker_events]) {
             forgotten.partitions += self.drop_partitions(table, now - *kept).await?;
@@ -224,15 +226,14 @@ impl PgStore {
     /// Drops the partitions of a table whose time was over before this one. A partition that is in use stays until
     /// the next time.
     async fn drop_partitions(&self, table: &str, before: Timestamp) -> Result<u64, StoreError> {
-        let old: Vec<NaiveDate> = sqlx::query_scalar(OLD_PARTITIONS)
-            .bind(table)
-            .bind(instant(before))
-            .fetch_all(&self.pool)
-            .await
-            .map_err(store_error)?;
+        let old = sqlx::query_scalar(OLD_PARTITIONS).bind(table).bind(instant(before));
+        let old = async { old.fetch_all(&self.pool).await.map_err(store_error) };
+        let old: Vec<NaiveDate> = self.trust.in_time(old).await?;
         let mut dropped = 0;
         for week in old {
-            match sqlx::query(DROP_PARTITION).bind(table).bind(week).execute(&self.pool).await {
+            let drop = sqlx::query(DROP_PARTITION).bind(table).bind(week);
+            let drop = async { drop.execute(&self.pool).await.map_err(store_error) };
+            match self.trust.in_time(drop).await {
                 Ok(_) => dropped += 1,
                 Err(error) => tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -253,11 +254,11 @@ impl PgStore {
     pub async fn retain_unless_busy(&self, retention: &Retention) -> Result<Option<Forgotten>, StoreError> {
         const LOCK: &str = "select pg_try_advisory_lock($1)";
         // A connection outside the pool: the lock ends with it, whatever happens to this future.
-        let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await.map_err(store_error)?;
-        let alone =
-            sqlx::query_scalar(LOCK).bind(RETENTION_LOCK).fetch_one(&mut connection).await.map_err(store_error)?;
-        let forgotten = if alone { Some(self.retain(retention).await?) } else { None };
-        connection.close().await.map_err(store_error)?;
+        let mut connection = alone::connect(&self.pool.connect_options()).await.map_err(store_error)?;
+        let lock = sqlx::query_scalar(LOCK).bind(RETENTION_LOCK).fetch_one(&mut connection);
+        let locked: bool = alone::answer(lock).await.map_err(store_error)?;
+        let forgotten = if locked { Some(self.retain(retention).await?) } else { None };
+        alone::close(connection).await;
         Ok(forgotten)
     }
 }

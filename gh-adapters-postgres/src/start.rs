@@ -1,17 +1,14 @@
 //! What is looked at before a process begins to work on a database.
 
 use std::io;
-use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{PgConnection, Row};
 
+use crate::alone;
 use crate::errors::passes_by_itself;
 use crate::migrate::{self, MigrateError, State};
 use crate::store::PgStore;
-
-/// How long a connection may take to come about.
-const CONNECT_TIME: Duration = Duration::from_secs(5);
 
 /// The oldest version of PostgreSQL that will do, as `server_version_num`.
 const OLDEST: i32 = 150_000;
@@ -115,8 +112,7 @@ impl PgStore {
     pub async fn start(&self, migrate: bool) -> Result<DatabaseReport, StartError> {
         let mut connection = connect(&self.pool.connect_options()).await?;
         let report = look(&mut connection, migrate).await;
-        // What was found stands, whatever becomes of the connection.
-        let _closed = connection.close().await;
+        alone::close(connection).await;
         report
     }
 
@@ -133,15 +129,14 @@ impl PgStore {
 }
 
 async fn connect(address: &PgConnectOptions) -> Result<PgConnection, StartError> {
-    match tokio::time::timeout(CONNECT_TIME, PgConnection::connect_with(address)).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(refusal(address, error).await),
-        Err(_) => Err(StartError::Silent),
+    match alone::connect(address).await {
+        Ok(connection) => Ok(connection),
+        Err(error) => Err(refusal(address, error).await),
     }
 }
 
 async fn refusal(address: &PgConnectOptions, error: sqlx::Error) -> StartError {
-    if matches!(error, sqlx::Error::Io(_)) && address.get_socket().is_none() {
+    if matches!(error, sqlx::Error::Io(_)) && !alone::is_silence(&error) && address.get_socket().is_none() {
         let host = address.get_host();
         if let Err(source) = tokio::net::lookup_host((host, address.get_port())).await {
             return StartError::NoHost(host.to_owned(), source);
@@ -151,11 +146,17 @@ async fn refusal(address: &PgConnectOptions, error: sqlx::Error) -> StartError {
 }
 
 fn unusable(error: sqlx::Error) -> StartError {
-    if passes_by_itself(&error) { StartError::Away(error) } else { StartError::Refused(error) }
+    if alone::is_silence(&error) {
+        StartError::Silent
+    } else if passes_by_itself(&error) {
+        StartError::Away(error)
+    } else {
+        StartError::Refused(error)
+    }
 }
 
 async fn look(connection: &mut PgConnection, migrate: bool) -> Result<DatabaseReport, StartError> {
-    let about = sqlx::query(ABOUT).fetch_one(&mut *connection).await.map_err(unusable)?;
+    let about = alone::answer(sqlx::query(ABOUT).fetch_one(&mut *connection)).await.map_err(unusable)?;
     let get = |column| about.try_get::<String, _>(column).map_err(unusable);
     let (server_version, role) = (get("version")?, get("role")?);
     if about.try_get::<i32, _>("number").map_err(unusable)? < OLDEST {
@@ -164,7 +165,7 @@ async fn look(connection: &mut PgConnection, migrate: bool) -> Result<DatabaseRe
     if about.try_get("read_only").map_err(unusable)? {
         return Err(StartError::ReadOnly);
     }
-    let migrated = match migrate::state(connection).await.map_err(unusable)? {
+    let migrated = match alone::answer(migrate::state(connection)).await.map_err(unusable)? {
         State::Current => false,
         State::Ahead(found) => return Err(StartError::Newer(MigrateError::newer(found))),
         State::Behind if migrate => {
@@ -176,7 +177,8 @@ async fn look(connection: &mut PgConnection, migrate: bool) -> Result<DatabaseRe
         }
         State::Behind => return Err(StartError::NotMigrated),
     };
-    let missing: Vec<String> = sqlx::query_scalar(MISSING).fetch_all(connection).await.map_err(unusable)?;
+    let missing = alone::answer(sqlx::query_scalar(MISSING).fetch_all(connection));
+    let missing: Vec<String> = missing.await.map_err(unusable)?;
     if !missing.is_empty() {
         return Err(StartError::Privileges { role, missing: missing.join(", ") });
     }

@@ -10,4 +10,5 @@ mod migrations;
 mod plans;
 mod refusals;
 mod retention;
+mod silence;
 mod world;

@@ -1,7 +1,9 @@
 //! A database that fails under load.
 
 use gh_adapters_postgres::testing::TestDatabase;
-use gh_tests::{PrivatePostgres, Proxy, submission};
+use gh_adapters_postgres::{PgOptions, PgStore, Retention, StartError};
+use gh_core::ports::store::StoreError;
+use gh_tests::{PATIENCE, PrivatePostgres, Proxy, submission};
 use serde_json::json;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
@@ -81,6 +83,25 @@ async fn a_network_that_stalls_or_is_cut_under_load_loses_nothing_that_was_ackno
         stage.load.ledger().grows_by(60).await;
     }
     stage.check(&database.url()).await;
+}
+
+#[tokio::test]
+async fn what_needs_a_connection_of_its_own_does_not_wait_for_ever_on_a_network_that_stalls() {
+    let database = TestDatabase::create().await;
+    let (proxy, url) = behind_a_proxy(&database).await;
+    let store = PgStore::connect(&url, &PgOptions::default()).unwrap();
+    let retention = Retention::default();
+    proxy.stall();
+    let tasks = Box::pin(async {
+        tokio::join!(store.start(true), store.migrate(), store.is_migrated(), store.retain_unless_busy(&retention))
+    });
+    let (started, migrated, is_migrated, retained) = tokio::time::timeout(PATIENCE, tasks).await.unwrap();
+    assert!(matches!(started, Err(StartError::Silent)), "{started:?}");
+    assert!(migrated.is_err() && is_migrated.is_err());
+    assert!(matches!(retained, Err(StoreError::Unavailable(_))), "{retained:?}");
+    proxy.mend();
+    store.start(true).await.unwrap();
+    assert!(store.retain_unless_busy(&retention).await.unwrap().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
