@@ -172,6 +172,22 @@ fn every_link_and_every_file_named_in_the_documents_is_there() -> Outcome {
     Ok(())
 }
 
+#[test]
+fn the_architecture_names_every_module_of_the_store_on_postgresql() -> Outcome {
+    let page = std::fs::read_to_string(root().join("ARCHITECTURE.md"))?;
+    let row = page.lines().find(|line| line.starts_with("| `gh-adapters-postgres/`")).ok_or("has no row for it")?;
+    let mut modules = 0;
+    for entry in std::fs::read_dir(root().join("gh-adapters-postgres/src"))? {
+        let path = entry?.path();
+        let module = path.file_stem().and_then(|name| name.to_str()).ok_or("a file without a name")?.to_owned();
+        let named = [format!("`{module}`"), format!("`{module}/`"), format!("`{module}.rs`")];
+        assert!(named.iter().any(|name| row.contains(name)), "ARCHITECTURE.md does not name {module}");
+        modules += 1;
+    }
+    assert!(modules > 20, "only {modules} modules");
+    Ok(())
+}
+
 /// The folder of the workspace.
 fn root() -> &'static Path {
     static ROOT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
