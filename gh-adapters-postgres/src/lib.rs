@@ -9,10 +9,14 @@
 //! and what shall be. This crate keeps two promises for it:
 //!
 //! - **One moment.** A snapshot is read by one statement (`load`), so all of it is of one moment.
-//! - **All or nothing, and nothing on sand.** A batch of changesets is stored in one transaction (`batch`): the rows that
-//!   they rely on or write are locked (`lock`), the changesets are judged in order and in memory, each on what the ones
-//!   before it left (`held`), and only the last state of each row is written, by few statements that each take any
-//!   number of rows (`write`).
+//! - **All or nothing, and nothing on sand.** A batch of changesets is judged in order and in memory, each on what the
+//!   ones before it left (`held`), and only the last state of each row is written, by few statements that each take any
+//!   number of rows (`write`), in one transaction (`batch`).
+//!
+//! Who decides has just read what it relies on, so that is remembered (`live`). A batch is first judged on what is
+//! remembered and written straight away, mostly by one statement: it writes nothing if a row is no longer as it is
+//! remembered. Then, and where something was not remembered or is not there, the rows that the batch relies on or writes
+//! are locked and read (`lock`), and the batch is judged and written under these locks.
 //!
 //! Rows are locked in one order everywhere, so that transactions that wait for each other do so in a line and not in a
 //! circle. What must *not* be there has no row to lock; advisory locks stand for it. Where the store picks the rows itself

@@ -253,11 +253,16 @@ impl PgStore {
     /// As [`retain`](Self::retain).
     pub async fn retain_unless_busy(&self, retention: &Retention) -> Result<Option<Forgotten>, StoreError> {
         const LOCK: &str = "select pg_try_advisory_lock($1)";
+        const UNLOCK: &str = "select pg_advisory_unlock($1)";
         // A connection outside the pool: the lock ends with it, whatever happens to this future.
         let mut connection = alone::connect(&self.pool.connect_options()).await.map_err(store_error)?;
         let lock = sqlx::query_scalar(LOCK).bind(RETENTION_LOCK).fetch_one(&mut connection);
         let locked: bool = alone::answer(lock).await.map_err(store_error)?;
         let forgotten = if locked { Some(self.retain(retention).await?) } else { None };
+        if locked {
+            // The session ends a moment after its connection. If it does not answer any more, that will do.
+            let _unlocked = alone::answer(sqlx::query(UNLOCK).bind(RETENTION_LOCK).execute(&mut connection)).await;
+        }
         alone::close(connection).await;
         Ok(forgotten)
     }
