@@ -241,11 +241,7 @@ impl Default for Reading {
 
 impl Reading {
     /// Takes in one row. The outer error is that of a column that is not as the statement says.
-    pub(crate) fn row(
-        &mut self,
-        row: &PgRow,
-        live: &Live,
-    ) -> Result<Result<(), StoreError>, sqlx::Error> {
+    pub(crate) fn row(&mut self, row: &PgRow, live: &Live) -> Result<Result<(), StoreError>, sqlx::Error> {
         let kind: &str = row.try_get("kind")?;
         let snapshot = &mut self.snapshot;
         Ok(match kind {

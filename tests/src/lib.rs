@@ -20,7 +20,7 @@ pub use load::{BRISK, Load, LoadSize};
 pub use postgres::PrivatePostgres;
 pub use proxy::Proxy;
 pub use receiver::{Arrival, Receiver};
-pub use server::{Server, serve_command, server_binary};
+pub use server::{SERVICE_KEY, Server, WORKER_KEY, serve_command, server_binary};
 pub use worker::Worker;
 
 use std::time::Duration;

@@ -12,22 +12,24 @@ use tokio::task::JoinSet;
 use crate::client::Client;
 
 /// The key of clients, which `dev` has by itself and `serve` is told.
-pub(crate) const SERVICE_KEY: &str = "dev-service-key";
+pub const SERVICE_KEY: &str = "dev-service-key";
 
 /// The key that workers register with, in the same way.
-pub(crate) const WORKER_KEY: &str = "dev-worker-key";
+pub const WORKER_KEY: &str = "dev-worker-key";
 
-/// The server's program, which cargo builds beside the tests.
+/// The server's program, which cargo builds beside the tests and the programs of this package.
 ///
 /// # Panics
 ///
 /// When it is not there.
 #[must_use]
 pub fn server_binary() -> PathBuf {
-    let tests = std::env::current_exe().expect("a running test has a path");
-    let target = tests.parent().and_then(|deps| deps.parent()).expect("tests lie in target/PROFILE/deps");
-    let binary = target.join("gh-server");
-    assert!(binary.exists(), "{} is missing: run the tests with --workspace, which builds it", binary.display());
+    let running = std::env::current_exe().expect("what runs has a path");
+    let folder = running.parent().expect("a program lies in a folder");
+    // Programs lie in target/PROFILE, tests in target/PROFILE/deps.
+    let profile = if folder.ends_with("deps") { folder.parent().expect("deps lies in a folder") } else { folder };
+    let binary = profile.join("gh-server");
+    assert!(binary.exists(), "{} is missing: build with --workspace, which builds it", binary.display());
     binary
 }
 
@@ -156,6 +158,16 @@ impl Server {
         &self.base_url
     }
 
+    /// The id of its process.
+    ///
+    /// # Panics
+    ///
+    /// When it is gone already.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.child.id().expect("the server still runs")
+    }
+
     /// A client with the service key.
     #[must_use]
     pub fn client(&self) -> Client {
@@ -168,7 +180,7 @@ impl Server {
     ///
     /// When it is gone already.
     pub async fn terminate(&self) {
-        let id = self.child.id().expect("the server still runs").to_string();
+        let id = self.process_id().to_string();
         let status = Command::new("kill").args(["-TERM", &id]).status().await.expect("kill runs");
         assert!(status.success());
     }
