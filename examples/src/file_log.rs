@@ -140,11 +140,11 @@ impl Store for FileLogStore {
         Ok(stored.into_iter().map(|stored| stored.map(drop)).collect())
     }
 
-    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Outcome<Vec<Changeset>> {
+    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Outcome<Dispatched> {
         let mut log = self.lock()?;
-        let mut asking = log.world.all.clone();
-        asking.workers.retain(|id, _| request.workers.contains(id));
-        Ok(log.commit(commands::grant_jobs(&asking, rules), rules)?.into_iter().flatten().collect())
+        let decided = commands::dispatch(log.world.all.clone(), &request.workers, &request.claims, rules);
+        let stored = log.commit(decided.changesets.clone(), rules)?.into_iter().map(|stored| stored.map(drop));
+        Ok(Dispatched::of(decided, &stored.collect::<Vec<_>>()))
     }
 
     async fn sweep(&self, request: SweepRequest, rules: &Rules) -> Outcome<Swept> {

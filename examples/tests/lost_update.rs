@@ -11,7 +11,7 @@ use gh_core::domain::changeset::Changeset;
 use gh_core::domain::rules::Rules;
 use gh_core::domain::snapshot::{Keys, Snapshot};
 use gh_core::ports::clock::Clock;
-use gh_core::ports::store::{ClaimRequest, Conflict, Store, StoreError, SweepRequest, Swept};
+use gh_core::ports::store::{ClaimRequest, Conflict, Dispatched, Store, StoreError, SweepRequest, Swept};
 use gh_core::testing::conformance::{Handle, Scenario, TestBed, scenarios};
 use gh_examples::file_log::FileLogStore;
 use tempfile::TempDir;
@@ -35,7 +35,7 @@ impl Store for SaysYes {
         Ok(stored.into_iter().map(|_| Ok(())).collect())
     }
 
-    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Vec<Changeset>, StoreError> {
+    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Dispatched, StoreError> {
         self.0.claim(request, rules).await
     }
 

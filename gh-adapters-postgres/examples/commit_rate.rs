@@ -91,11 +91,9 @@ async fn loop_lives(store: &PgStore, rules: &Rules, who: &Credential, steps: &St
     let connection = ConnectionId::new(rules.ids.uuid());
     let wait = Duration::from_secs(30);
     steps.time("submit", run(store, rules, &submit()?)).await?;
-    steps
-        .time("claim, nothing yet", run(store, rules, &Claim { who: who.clone(), connection, wait, waited: false }))
-        .await?;
-    let request = ClaimRequest { workers: vec![who.worker_id.clone()] };
-    let granted = steps.time("grant", store.claim(request, rules)).await?;
+    let claim = Claim { who: who.clone(), connection, wait, waited: false };
+    let request = ClaimRequest { claims: vec![claim], ..ClaimRequest::default() };
+    let granted = steps.time("claim", store.claim(request, rules)).await?.committed;
     let Some(job) = granted.first().map(|changes| Arc::clone(&changes.jobs()[0].job)) else {
         return Ok(0);
     };

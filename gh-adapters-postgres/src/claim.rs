@@ -1,16 +1,17 @@
-//! Grants waiting jobs to workers that wait.
+//! Writes down claims that have just come, and grants waiting jobs to workers that wait.
 //!
-//! A server that nobody disturbs reads who waits and what for, decides, and writes: two statements. Where somebody else
-//! was faster, servers claim at once. Then rows are locked as they are picked for a while, and what another has locked
+//! A server that nobody disturbs reads who waits and what for, decides, and writes: two statements, in which a claim
+//! and its job are stored together. Where somebody else was faster with a job, servers claim at once. Then rows are locked as they are picked for a while, and what another has locked
 //! is left to it: so servers divide workers and jobs, and do not fight for the same.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use gh_core::domain::changeset::Changeset;
 use gh_core::domain::commands;
+use gh_core::domain::ids::WorkerId;
 use gh_core::domain::rules::Rules;
 use gh_core::domain::snapshot::Snapshot;
-use gh_core::ports::store::{ClaimRequest, StoreError};
+use gh_core::ports::store::{ClaimRequest, Dispatched, StoreError};
 use sqlx::PgConnection;
 
 use crate::batch;
@@ -122,50 +123,53 @@ pub(crate) const CANDIDATES: &str = candidates!("");
 pub(crate) const CANDIDATES_LOCKING: &str = candidates!(" for no key update skip locked");
 
 /// Picks workers and jobs, has the core decide, and stores what it decided.
-pub(crate) async fn claim(
-    store: &PgStore,
-    request: &ClaimRequest,
-    rules: &Rules,
-) -> Result<Vec<Changeset>, StoreError> {
-    if request.workers.is_empty() {
-        return Ok(Vec::new());
+pub(crate) async fn claim(store: &PgStore, request: &ClaimRequest, rules: &Rules) -> Result<Dispatched, StoreError> {
+    if request.workers.is_empty() && request.claims.is_empty() {
+        return Ok(Dispatched::default());
     }
-    if !store.surroundings.is_disturbed() {
-        if let Some(granted) = claim_undisturbed(store, request, rules).await? {
-            return Ok(granted);
-        }
-        store.surroundings.disturbed();
+    if store.surroundings.is_disturbed() {
+        return until_done!(claim_locking(store, request, rules));
     }
-    until_done!(claim_locking(store, request, rules))
+    let mut dispatched = claim_undisturbed(store, request, rules).await?;
+    if store.surroundings.is_disturbed() && !request.workers.is_empty() {
+        // Those who lost a job to somebody else get the next; claims that were refused are told so.
+        let waiting = ClaimRequest::waiting(request.workers.clone());
+        let Dispatched { committed, .. } = until_done!(claim_locking(store, &waiting, rules))?;
+        dispatched.committed.extend(committed);
+    }
+    Ok(dispatched)
 }
 
-/// The same without locks; `None` when somebody else was faster.
-async fn claim_undisturbed(
-    store: &PgStore,
-    request: &ClaimRequest,
-    rules: &Rules,
-) -> Result<Option<Vec<Changeset>>, StoreError> {
-    let workers = column(&request.workers, |id| id.as_str());
+/// The same without locks while it is decided. Where somebody else was faster, that is noted: it may have been with a
+/// sign of life of a worker, which refuses nothing, or with a job.
+async fn claim_undisturbed(store: &PgStore, request: &ClaimRequest, rules: &Rules) -> Result<Dispatched, StoreError> {
+    let asking: BTreeSet<&str> = request.workers.iter().chain(claiming(request)).map(|id| id.as_str()).collect();
     let mut spare = store.spare().await.map_err(store_error)?;
-    let snapshot = candidates(store, &mut spare.connection, CANDIDATES, workers).await?;
+    let snapshot = candidates(store, &mut spare.connection, CANDIDATES, asking.into_iter().collect()).await?;
     store.keep_spare(spare);
-    let granted = grant(snapshot, rules);
-    if granted.is_empty() {
-        return Ok(Some(granted));
+    let decided = commands::dispatch(snapshot, &request.workers, &request.claims, rules);
+    if decided.changesets.is_empty() {
+        return Ok(Dispatched::of(decided, &[]));
     }
-    let stored = store.commit_remembered(&granted, rules).await?;
-    Ok(stored.map(|_| granted))
+    let stored = match store.commit_remembered(&decided.changesets, rules).await? {
+        Some(stored) => stored,
+        None => until_done!(store.commit_once(&decided.changesets, rules))?,
+    };
+    if stored.iter().any(Result::is_err) {
+        store.surroundings.disturbed();
+    }
+    Ok(Dispatched::of(decided, &stored))
 }
 
 /// The same under locks.
-async fn claim_locking(store: &PgStore, request: &ClaimRequest, rules: &Rules) -> Result<Vec<Changeset>, Failure> {
+async fn claim_locking(store: &PgStore, request: &ClaimRequest, rules: &Rules) -> Result<Dispatched, Failure> {
     let mut transaction = store.begin().await?;
     let outcome = claim_in(store, &mut transaction, request, rules).await;
-    let (granted, held) = finish(transaction, outcome).await?;
+    let (dispatched, held) = finish(transaction, outcome).await?;
     if let Some(held) = held {
         store.surroundings.stored(&held);
     }
-    Ok(granted)
+    Ok(dispatched)
 }
 
 async fn claim_in(
@@ -173,20 +177,29 @@ async fn claim_in(
     connection: &mut PgConnection,
     request: &ClaimRequest,
     rules: &Rules,
-) -> Result<((Vec<Changeset>, Option<Held>), End), Failure> {
-    let asking = column(&request.workers, |id| id.as_str());
-    let picked: Vec<String> = sqlx::query_scalar(PICK_WORKERS).bind(asking).fetch_all(&mut *connection).await?;
-    if picked.is_empty() {
-        return Ok(((Vec::new(), None), End::Leave));
+) -> Result<((Dispatched, Option<Held>), End), Failure> {
+    let waiting = column(&request.workers, |id| id.as_str());
+    let picked: Vec<String> = sqlx::query_scalar(PICK_WORKERS).bind(waiting).fetch_all(&mut *connection).await?;
+    // A new claim is decided, whoever has its worker: storing it finds that out.
+    let asking = picked.iter().map(String::as_str).chain(claiming(request).map(|id| id.as_str()));
+    let asking: BTreeSet<&str> = asking.collect();
+    if asking.is_empty() {
+        return Ok(((Dispatched::default(), None), End::Leave));
     }
-    let picked = column(&picked, String::as_str);
-    let granted = grant(candidates(store, connection, CANDIDATES_LOCKING, picked).await?, rules);
-    if granted.is_empty() {
-        return Ok(((granted, None), End::Leave));
+    let snapshot = candidates(store, connection, CANDIDATES_LOCKING, asking.into_iter().collect()).await?;
+    let decided = commands::dispatch(snapshot, &request.workers, &request.claims, rules);
+    if decided.changesets.is_empty() {
+        return Ok(((Dispatched::of(decided, &[]), None), End::Leave));
     }
-    let (answers, held) = batch::store(connection, &granted, rules, Waiting::Skip, &store.surroundings).await?;
-    let stored = granted.into_iter().zip(answers).filter(|(_, answer)| answer.is_ok());
-    Ok(((stored.map(|(changes, _)| changes).collect(), Some(held)), End::Store))
+    let changes = &decided.changesets;
+    let (stored, held) = batch::store(connection, changes, rules, Waiting::Skip, &store.surroundings).await?;
+    let end = if stored.iter().any(Result::is_ok) { End::Store } else { End::Leave };
+    Ok(((Dispatched::of(decided, &stored), Some(held)), end))
+}
+
+/// The workers of new claims.
+fn claiming(request: &ClaimRequest) -> impl Iterator<Item = &WorkerId> {
+    request.claims.iter().map(|claim| &claim.who.worker_id)
 }
 
 /// These workers, and the first jobs that they can take.
@@ -203,14 +216,4 @@ async fn candidates(
         reading.row(row, &store.surroundings.live).map_err(store_error)??;
     }
     reading.finish(connection, &store.surroundings).await
-}
-
-/// What the core grants to those who can take a job now.
-fn grant(mut snapshot: Snapshot, rules: &Rules) -> Vec<Changeset> {
-    let now = snapshot.now;
-    snapshot.workers.retain(|_, view| view.eligible(now, &rules.policy).is_ok());
-    if snapshot.workers.is_empty() || snapshot.jobs.is_empty() {
-        return Vec::new();
-    }
-    commands::grant_jobs(&snapshot, rules)
 }

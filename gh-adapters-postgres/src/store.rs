@@ -13,7 +13,7 @@ use gh_core::domain::snapshot::{Keys, Snapshot};
 use gh_core::domain::time::Timestamp;
 use gh_core::domain::worker::WorkerView;
 use gh_core::ports::clock::Clock;
-use gh_core::ports::store::{ClaimRequest, Conflict, Store, StoreError, SweepRequest, Swept};
+use gh_core::ports::store::{ClaimRequest, Conflict, Dispatched, Store, StoreError, SweepRequest, Swept};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use tokio::time::Instant;
 
@@ -314,7 +314,7 @@ impl Store for PgStore {
         self.trust.in_time(commit).await
     }
 
-    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Vec<Changeset>, StoreError> {
+    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Dispatched, StoreError> {
         self.trust.in_time(claim::claim(self, &request, rules)).await
     }
 
@@ -340,7 +340,12 @@ impl Store for PgStore {
 }
 
 impl PgStore {
-    async fn commit_once(&self, changes: &[Changeset], rules: &Rules) -> Result<Vec<Result<(), Conflict>>, Failure> {
+    /// Stores changesets under locks.
+    pub(crate) async fn commit_once(
+        &self,
+        changes: &[Changeset],
+        rules: &Rules,
+    ) -> Result<Vec<Result<(), Conflict>>, Failure> {
         let mut transaction = self.begin().await?;
         let stored = batch::store(&mut transaction, changes, rules, Waiting::Wait, &self.surroundings).await;
         let outcome = stored.map(|(answers, held)| {

@@ -70,7 +70,9 @@ impl Stage {
         let story = async {
             let claim = timeout(LOOKED_AT, self.control_plane.claim(who, Duration::from_secs(25)));
             let (claimed, ()) = tokio::join!(claim, async {
-                tokio::task::yield_now().await;
+                while self.control_plane.worker(&who.worker_id).await.unwrap().1.vitals.claim.is_none() {
+                    tokio::task::yield_now().await;
+                }
                 happening.await;
             });
             self.control_plane.close();

@@ -58,10 +58,10 @@ fn a_decision_that_panics_harms_nobody_but_its_caller() {
         who
     });
     let broken = Rules { ids: Arc::new(BrokenIds), ..rules.clone() };
-    let request = ClaimRequest { workers: vec![who.worker_id] };
+    let request = ClaimRequest::waiting(vec![who.worker_id]);
     let claim = AssertUnwindSafe(|| runtime.block_on(store.claim(request.clone(), &broken)));
     assert!(std::panic::catch_unwind(claim).is_err());
-    assert_eq!(runtime.block_on(store.claim(request, &rules)).unwrap().len(), 1);
+    assert_eq!(runtime.block_on(store.claim(request, &rules)).unwrap().committed.len(), 1);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use gh_core::domain::snapshot::{Keys, Snapshot};
 use gh_core::domain::time::Timestamp;
 use gh_core::domain::worker::{Deregistration, WorkerView};
 use gh_core::ports::reader::{Figures, JobEventQuery, JobQuery, Reader, WorkerQuery};
-use gh_core::ports::store::{ClaimRequest, Conflict, Store, StoreError, SweepRequest, Swept};
+use gh_core::ports::store::{ClaimRequest, Conflict, Dispatched, Store, StoreError, SweepRequest, Swept};
 use serde_json::json;
 
 use crate::support::{Api, SERVICE_KEY, config, ports};
@@ -174,7 +174,7 @@ impl Store for PausingStore {
         self.inner.commit(changes, rules).await
     }
 
-    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Vec<Changeset>, StoreError> {
+    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Dispatched, StoreError> {
         self.inner.claim(request, rules).await
     }
 

@@ -60,7 +60,7 @@ impl Server {
                 let connection = ConnectionId::new(self.rules.ids.uuid());
                 let wait = Duration::from_secs(30);
                 let _ = self.run(&Claim { who: who.clone(), connection, wait, waited: false }).await;
-                let request = ClaimRequest { workers: (0..WORKERS).map(|index| name(&format!("w-{index}"))).collect() };
+                let request = ClaimRequest::waiting((0..WORKERS).map(|index| name(&format!("w-{index}"))).collect());
                 self.store.claim(request, &self.rules).await.unwrap();
                 let (_, view) = self.store.worker(&who.worker_id).await.unwrap();
                 let Some(job_id) = view.and_then(|view| view.live_job()) else { continue };

@@ -79,8 +79,8 @@ impl World {
     }
 
     pub(crate) async fn claim(&self, who: &Credential) -> Option<JobId> {
-        let request = ClaimRequest { workers: vec![who.worker_id.clone()] };
-        let granted = self.store.claim(request, &self.rules).await.unwrap();
+        let request = ClaimRequest::waiting(vec![who.worker_id.clone()]);
+        let granted = self.store.claim(request, &self.rules).await.unwrap().committed;
         granted.first().map(|changes| changes.jobs()[0].job.id)
     }
 

@@ -79,7 +79,7 @@ impl World {
 
     /// These workers ask for jobs.
     pub(crate) fn claim(&self, workers: Vec<WorkerId>) -> Vec<Changeset> {
-        at_once(self.store.claim(ClaimRequest { workers }, &self.rules)).expect("the store answers")
+        at_once(self.store.claim(ClaimRequest::waiting(workers), &self.rules)).expect("the store answers").committed
     }
 
     /// One worker asks for a job and gets one.

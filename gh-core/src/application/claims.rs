@@ -1,87 +1,17 @@
-//! Workers that wait for a job on this server, and jobs for them.
+//! Workers that ask this server for a job and wait for it.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
+use super::dispatch::Told;
 use super::{ControlPlane, Departure, UseCaseError};
-use crate::domain::changeset::Changeset;
 use crate::domain::commands::{Claim, ClaimAnswer, Credential, Granted};
-use crate::domain::ids::{ConnectionId, Generation, WorkerId};
+use crate::domain::ids::ConnectionId;
 use crate::domain::snapshot::Keys;
 use crate::domain::worker::ConnectionKind;
 use crate::ports::signals::{Signals, Wake};
-use crate::ports::store::ClaimRequest;
 
 /// A job that a worker was given.
 pub type Claimed = Granted;
-
-/// Workers whose claims wait on this server; a newer claim of a worker ends its older one.
-#[derive(Debug, Default)]
-pub(super) struct WaitingRoom {
-    waiting: Mutex<HashMap<WorkerId, Waiter>>,
-    /// How many have entered.
-    entered: AtomicU64,
-}
-
-/// What is known between two dispatches.
-#[derive(Debug, Default)]
-pub(super) struct Dispatching {
-    /// Of those who entered, so many were there when the last dispatch began that came through.
-    served: u64,
-    /// Who may have been given a job in a call whose answer was lost.
-    unsure: HashSet<WorkerId>,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    generation: Generation,
-    connection: ConnectionId,
-    hand_over: oneshot::Sender<Granted>,
-}
-
-impl WaitingRoom {
-    fn lock(&self) -> MutexGuard<'_, HashMap<WorkerId, Waiter>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits from now on; gives back where a grant arrives, and how many have entered with this one.
-    fn enter(&self, who: &Credential, connection: ConnectionId) -> (oneshot::Receiver<Granted>, u64) {
-        let (hand_over, granted) = oneshot::channel();
-        self.lock().insert(who.worker_id.clone(), Waiter { generation: who.generation, connection, hand_over });
-        (granted, self.entered.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-
-    fn leave(&self, worker_id: &WorkerId, connection: ConnectionId) {
-        let mut waiting = self.lock();
-        if waiting.get(worker_id).is_some_and(|waiter| waiter.connection == connection) {
-            waiting.remove(worker_id);
-        }
-    }
-
-    fn workers(&self) -> Vec<WorkerId> {
-        self.lock().keys().cloned().collect()
-    }
-
-    fn processes(&self) -> Vec<Credential> {
-        let credential = |(worker_id, waiter): (&WorkerId, &Waiter)| Credential {
-            worker_id: worker_id.clone(),
-            generation: waiter.generation,
-        };
-        self.lock().iter().map(credential).collect()
-    }
-
-    /// Hands a grant to the claim that waits for it. One that has left finds it at the worker's next claim.
-    fn hand_over(&self, worker_id: &WorkerId, granted: Granted) {
-        if let Some(waiter) = self.lock().remove(worker_id) {
-            // A claim that left in this very moment is answered again at the worker's next one.
-            let _left = waiter.hand_over.send(granted);
-        }
-    }
-}
 
 /// Leaves the waiting room when the claim ends, however it ends.
 struct Seat<'c> {
@@ -115,26 +45,29 @@ impl ControlPlane {
         let deadline = tokio::time::sleep(wait);
         tokio::pin!(deadline);
         let mut seat = Seat { control_plane: self, who, connection, answered: false };
-        let mut granted = None;
+        let mut waiting = None;
         let outcome = loop {
-            let command = Claim { who: who.clone(), connection, wait, waited: granted.is_some() };
-            let (answer, woken) = wakes.after(self.execute(&command)).await;
-            match answer {
-                Ok(ClaimAnswer::Granted(granted)) => break Ok(Some(granted)),
-                Ok(ClaimAnswer::Waiting) => {}
-                Err(error) => break Err(error),
+            let command = Claim { who: who.clone(), connection, wait, waited: waiting.is_some() };
+            let (told, woken) = wakes.after(self.look(&command)).await;
+            match told {
+                Told::Answered(outcome) => break outcome.map(Some),
+                Told::Served(granted) => waiting = Some((granted, None)),
+                Told::Waiting => {}
             }
-            let (granted, place) = granted.get_or_insert_with(|| self.claims.enter(who, connection));
-            // Whoever dispatches serves all who wait: only one who was not served yet has to do it.
-            let turn = tokio::select! {
-                biased;
-                handed_over = &mut *granted => break Ok(handed_over.ok()),
-                turn = self.dispatching.lock() => turn,
-            };
-            if turn.served < *place {
-                self.dispatch(turn).await?;
-            } else {
-                drop(turn);
+            let (granted, place) = waiting.get_or_insert_with(|| {
+                let (granted, place) = self.claims.enter(who, connection);
+                (granted, Some(place))
+            });
+            if let Some(entered) = place.take() {
+                // Whoever dispatches serves all who wait: only one who was not served yet has to do it.
+                let turn = tokio::select! {
+                    biased;
+                    handed_over = &mut *granted => break Ok(handed_over.ok()),
+                    turn = self.dispatching.lock() => turn,
+                };
+                if !turn.has_served(entered) {
+                    self.dispatch(turn).await?;
+                }
             }
             tokio::select! {
                 biased;
@@ -148,47 +81,18 @@ impl ControlPlane {
         outcome
     }
 
-    /// Grants waiting jobs to the workers whose claims wait on this server; says how many.
-    ///
-    /// # Errors
-    ///
-    /// The store is away.
-    pub async fn dispatch_once(&self) -> Result<usize, UseCaseError> {
-        let turn = self.dispatching.lock().await;
-        self.dispatch(turn).await
-    }
-
-    /// Grants waiting jobs, one dispatch at a time.
-    async fn dispatch(&self, mut turn: tokio::sync::MutexGuard<'_, Dispatching>) -> Result<usize, UseCaseError> {
-        let entered = self.claims.entered.load(Ordering::SeqCst);
-        let workers = self.claims.workers();
-        if workers.is_empty() {
-            return Ok(0);
+    /// Looks for a job: one that has just come by the next dispatch, which writes it down together with its job. One that
+    /// waited before, or could not be decided beside others, by itself.
+    async fn look(&self, claim: &Claim) -> Told {
+        if !claim.waited
+            && let Some(told) = self.arrive(claim).await
+        {
+            return told;
         }
-        let committed = match self.ports.store.claim(ClaimRequest { workers: workers.clone() }, &self.rules).await {
-            Ok(committed) => committed,
-            Err(error) => {
-                turn.unsure.extend(workers);
-                return Err(error.into());
-            }
-        };
-        turn.served = entered;
-        // Their claims look again, and find what they were given.
-        turn.unsure.drain().for_each(|worker_id| self.ports.signals.wake(Wake::Worker(worker_id)));
-        for changes in &committed {
-            self.hand_over(changes);
-            self.announce(changes);
-        }
-        Ok(committed.len())
-    }
-
-    fn hand_over(&self, changes: &Changeset) {
-        for write in changes.jobs() {
-            if let Some(lease) = write.job.live_lease() {
-                let lease_expires_at = lease.granted_at + self.rules.policy.offline_after;
-                let granted = Granted { job: write.job.clone(), lease_expires_at };
-                self.claims.hand_over(&lease.worker_id, granted);
-            }
+        match self.execute(claim).await {
+            Ok(ClaimAnswer::Granted(granted)) => Told::Answered(Ok(granted)),
+            Ok(ClaimAnswer::Waiting) => Told::Waiting,
+            Err(error) => Told::Answered(Err(error)),
         }
     }
 

@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 ///
 /// | loop | does | looks | at most | if nobody runs it |
 /// | --- | --- | --- | --- | --- |
-/// | [`DISPATCH`](Self::DISPATCH) | gives waiting jobs to the claims that wait in this process, and each second looks whether one of them was not woken | when woken, and each second | all claims of the process | claims only get jobs that were there when they came, or that they are woken for; jobs wait on |
+/// | [`DISPATCH`](Self::DISPATCH) | writes down the claims that come, gives waiting jobs to those that wait in this process, and each second looks whether one of them was not woken | when a claim comes, when woken, and each second | all claims of the process that wait and 256 new ones | those who claim do it, one for all; claims only get jobs that were there when they came, or that they are woken for; jobs wait on |
 /// | [`SWEEP`](Self::SWEEP) | applies what time alone brings: lapsed reservations, silent workers, time-outs, drains, expiries | every half second | 500 jobs and 500 workers at once, then at once again | no deadline ever comes: lost workers keep their jobs |
 /// | [`DELIVER`](Self::DELIVER) | sends callbacks that are due | when woken, when the next is due, and each second | 512 on their way at once | clients hear nothing; callbacks wait in the store |
 /// | [`COMMIT`](Self::COMMIT) | decides and stores commands together, where that is [switched on](ControlPlane::with_group_commit) | when a command comes | [`GroupCommit::batch`](super::GroupCommit::batch) commands at once | each command is decided and stored by itself |
@@ -148,6 +148,7 @@ async fn run_if(wanted: bool, running: impl Future<Output = ()>) {
 
 impl ControlPlane {
     async fn run_dispatch(&self) {
+        let _until_it_ends = self.arrivals.served_by_loop();
         let mut moments = tokio::time::interval(LOOK_EVERY);
         moments.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

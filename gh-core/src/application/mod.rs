@@ -7,6 +7,7 @@
 
 mod background;
 mod claims;
+mod dispatch;
 mod execute;
 mod figures;
 mod fleet;
@@ -101,8 +102,9 @@ pub struct ControlPlane {
     ports: Ports,
     rules: Rules,
     lanes: Option<group_commit::Lanes>,
-    claims: claims::WaitingRoom,
-    dispatching: tokio::sync::Mutex<claims::Dispatching>,
+    claims: dispatch::WaitingRoom,
+    arrivals: dispatch::Arrivals,
+    dispatching: tokio::sync::Mutex<dispatch::Dispatching>,
     departures: mpsc::UnboundedSender<Departure>,
     departed: tokio::sync::Mutex<mpsc::UnboundedReceiver<Departure>>,
     closing: watch::Sender<bool>,
@@ -125,7 +127,8 @@ impl ControlPlane {
             ports,
             rules,
             lanes: None,
-            claims: claims::WaitingRoom::default(),
+            claims: dispatch::WaitingRoom::default(),
+            arrivals: dispatch::Arrivals::default(),
             dispatching: tokio::sync::Mutex::default(),
             departures,
             departed: tokio::sync::Mutex::new(departed),

@@ -7,6 +7,7 @@ pub mod changeset;
 pub mod code;
 pub mod commands;
 pub mod cost;
+pub(crate) mod decisions;
 mod draft;
 pub mod event;
 pub mod field;

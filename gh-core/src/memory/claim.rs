@@ -11,18 +11,19 @@ use crate::domain::policy::Policy;
 use crate::domain::snapshot::Snapshot;
 use crate::domain::time::Timestamp;
 use crate::domain::worker::WorkerView;
+use crate::ports::store::ClaimRequest;
 
-/// The workers among `asking` that can take a job now, with the jobs that they can take; none if there is nothing to
-/// place.
+/// The workers of new claims and those among the waiting that can take a job now, with the jobs that they can take;
+/// none if there is nothing to decide.
 ///
 /// A worker takes one job at most, so a lane from which n of the workers can take gives n jobs at most, and these are
 /// its first. The lane for anyone therefore gives as many as there are workers, and no lane is read further than that.
-pub(super) fn candidates(state: &State, asking: &[WorkerId], now: Timestamp, policy: &Policy) -> Option<Snapshot> {
-    let workers: HashMap<&WorkerId, WorkerView> = asking
-        .iter()
-        .filter_map(|id| Some((id, state.workers.view(id)?)))
-        .filter(|(_, view)| view.eligible(now, policy).is_ok())
-        .collect();
+pub(super) fn candidates(state: &State, request: &ClaimRequest, now: Timestamp, policy: &Policy) -> Option<Snapshot> {
+    let view = |id| Some((id, state.workers.view(id)?));
+    let waiting = request.workers.iter().filter_map(view).filter(|(_, view)| view.eligible(now, policy).is_ok());
+    // Whether these can take one is known when their claims are decided.
+    let claiming = request.claims.iter().map(|claim| &claim.who.worker_id).filter_map(view);
+    let workers: HashMap<&WorkerId, WorkerView> = waiting.chain(claiming).collect();
     let everyone: Vec<&WorkerView> = workers.values().collect();
     let mut of_target: HashMap<&TargetName, Vec<&WorkerView>> = HashMap::new();
     for view in workers.values() {
@@ -56,7 +57,7 @@ pub(super) fn candidates(state: &State, asking: &[WorkerId], now: Timestamp, pol
             take_first(lane, &[view]);
         }
     }
-    if jobs.is_empty() {
+    if jobs.is_empty() && request.claims.is_empty() {
         return None;
     }
     let mut loading = Loading::new(state, now);

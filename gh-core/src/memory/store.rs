@@ -9,7 +9,7 @@ use crate::domain::changeset::Changeset;
 use crate::domain::commands;
 use crate::domain::rules::Rules;
 use crate::domain::snapshot::{Keys, Snapshot};
-use crate::ports::store::{ClaimRequest, Conflict, Store, StoreError, SweepRequest, Swept};
+use crate::ports::store::{ClaimRequest, Conflict, Dispatched, Store, StoreError, SweepRequest, Swept};
 
 #[async_trait]
 impl Store for MemoryStore {
@@ -32,15 +32,15 @@ impl Store for MemoryStore {
         Ok(changes.iter().map(commit).collect())
     }
 
-    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Vec<Changeset>, StoreError> {
+    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Dispatched, StoreError> {
         let (mut state, now) = self.lock()?;
         state.change(|state| state.jobs.take_turns(now));
-        let Some(snapshot) = candidates(&state, &request.workers, now, &rules.policy) else {
-            return Ok(Vec::new());
+        let Some(snapshot) = candidates(&state, &request, now, &rules.policy) else {
+            return Ok(Dispatched::default());
         };
-        let mut granted = commands::grant_jobs(&snapshot, rules);
-        granted.retain(|changes| state.commit(changes, now, rules).is_ok());
-        Ok(granted)
+        let decided = commands::dispatch(snapshot, &request.workers, &request.claims, rules);
+        let stored: Vec<_> = decided.changesets.iter().map(|changes| state.commit(changes, now, rules)).collect();
+        Ok(Dispatched::of(decided, &stored))
     }
 
     async fn sweep(&self, request: SweepRequest, rules: &Rules) -> Result<Swept, StoreError> {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::domain::changeset::Changeset;
+use crate::domain::commands::{Claim, ClaimAnswer, Dispatch};
 use crate::domain::ids::WorkerId;
+use crate::domain::rejection::Rejection;
 use crate::domain::rules::Rules;
 use crate::domain::snapshot::{Keys, Snapshot};
 
@@ -35,11 +37,47 @@ impl From<std::io::Error> for StoreError {
 #[error("something that the change relied on has moved")]
 pub struct Conflict;
 
-/// Which workers wait for a job on this server.
-#[derive(Clone, Debug)]
+/// Who asks for a job on this server.
+#[derive(Clone, Debug, Default)]
 pub struct ClaimRequest {
-    /// The workers that wait.
+    /// The workers that wait: their claims were written down before.
     pub workers: Vec<WorkerId>,
+    /// Claims that have just come and were not written down yet, in order.
+    pub claims: Vec<Claim>,
+}
+
+impl ClaimRequest {
+    /// For workers that wait already.
+    #[must_use]
+    pub const fn waiting(workers: Vec<WorkerId>) -> Self {
+        Self { workers, claims: Vec::new() }
+    }
+}
+
+/// What came of [`Store::claim`].
+#[derive(Debug, Default)]
+pub struct Dispatched {
+    /// What was stored.
+    pub committed: Vec<Changeset>,
+    /// For each claim of the request, in order, its answer, which is stored; or that nothing of it is, since something
+    /// that it relied on has moved or was locked. One that [waits](ClaimAnswer::Waiting) may have been granted a job in
+    /// the same change, which is among those that were stored.
+    pub answers: Vec<Result<Result<ClaimAnswer, Rejection>, Conflict>>,
+}
+
+impl Dispatched {
+    /// What came of a decision, by what became of each of its [changesets](Dispatch::changesets), in their order.
+    #[must_use]
+    pub fn of(decided: Dispatch, stored: &[Result<(), Conflict>]) -> Self {
+        let is_stored = |place: usize| stored.get(place).is_some_and(Result::is_ok);
+        let told = |(answer, needs): (_, Vec<usize>)| {
+            if needs.into_iter().all(is_stored) { Ok(answer) } else { Err(Conflict) }
+        };
+        let answers = decided.answers.into_iter().map(told).collect();
+        let changesets = decided.changesets.into_iter().enumerate();
+        let committed = changesets.filter(|(place, _)| is_stored(*place)).map(|(_, changes)| changes).collect();
+        Self { committed, answers }
+    }
 }
 
 /// How much to sweep at once.
@@ -113,12 +151,16 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The rules say how callbacks are [enqueued](crate::domain::callback::CallbackQueue::enqueue).
     async fn commit(&self, changes: Vec<Changeset>, rules: &Rules) -> Result<Vec<Result<(), Conflict>>, StoreError>;
 
-    /// Picks waiting jobs for these workers, has the core decide
-    /// ([`grant_jobs`](crate::domain::commands::grant_jobs)), and stores what it decided. Every worker gets one job at
-    /// most. The snapshot must hold, for every worker that can take a job, the first jobs in
+    /// Picks waiting jobs for these workers and for those of the new claims, has the core decide
+    /// ([`dispatch`](crate::domain::commands::dispatch)), and stores what it decided: a claim together with the job
+    /// that its worker is granted, or neither; one for which there is no job as waiting. Every worker gets one job at
+    /// most.
+    ///
+    /// The snapshot must hold what the [keys](crate::domain::commands::Command::keys) of each new claim ask for, and, for
+    /// every worker that can take a job or claims, the first jobs in
     /// [queue order](crate::domain::job::Job::queue_order) that it [may take](crate::domain::assign::may_take): at
     /// least as many as there are workers.
-    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Vec<Changeset>, StoreError>;
+    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Dispatched, StoreError>;
 
     /// Picks jobs and workers for which a deadline is over, has the core decide
     /// ([`sweep`](crate::domain::commands::sweep)), and stores what it decided. Jobs are due by

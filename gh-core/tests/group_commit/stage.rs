@@ -124,8 +124,8 @@ impl Stage {
     /// A job that this worker has.
     pub(crate) async fn running_job(&self, who: &Credential) -> JobId {
         let id = self.direct.submit(&client(), submission()).await.unwrap().job.id;
-        let request = ClaimRequest { workers: vec![who.worker_id.clone()] };
-        let granted = self.store.claim(request, &self.rules).await.unwrap();
+        let request = ClaimRequest::waiting(vec![who.worker_id.clone()]);
+        let granted = self.store.claim(request, &self.rules).await.unwrap().committed;
         assert_eq!(granted[0].jobs()[0].job.id, id);
         id
     }

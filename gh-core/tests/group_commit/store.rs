@@ -8,7 +8,7 @@ use gh_core::domain::ids::JobId;
 use gh_core::domain::rules::Rules;
 use gh_core::domain::snapshot::{Keys, Snapshot};
 use gh_core::memory::MemoryStore;
-use gh_core::ports::store::{ClaimRequest, Conflict, Store, StoreError, SweepRequest, Swept};
+use gh_core::ports::store::{ClaimRequest, Conflict, Dispatched, Store, StoreError, SweepRequest, Swept};
 use tokio::sync::{Semaphore, watch};
 
 type Fault<T> = Mutex<Option<Box<dyn Fn(&T) -> Option<StoreError> + Send>>>;
@@ -137,7 +137,7 @@ impl Store for Door {
         Ok(outcomes)
     }
 
-    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Vec<Changeset>, StoreError> {
+    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Dispatched, StoreError> {
         self.inner.claim(request, rules).await
     }
 

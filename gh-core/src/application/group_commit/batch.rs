@@ -5,9 +5,9 @@ use std::error::Error;
 use std::sync::Arc;
 
 use super::call::Entry;
-use super::decisions::{Decisions, Plan};
 use crate::application::execute::wakes;
 use crate::application::{ControlPlane, UseCaseError};
+use crate::domain::decisions::{Decisions, Plan};
 use crate::domain::snapshot::Keys;
 use crate::ports::signals::Wake;
 use crate::ports::store::StoreError;

@@ -55,7 +55,6 @@
 
 mod batch;
 mod call;
-mod decisions;
 mod lane;
 
 use futures_util::future::join_all;

@@ -8,7 +8,7 @@ use super::{Command, Credential, Traffic, job_lifecycle};
 use crate::domain::assign::assign;
 use crate::domain::changeset::Changeset;
 use crate::domain::draft::Draft;
-use crate::domain::ids::ConnectionId;
+use crate::domain::ids::{ConnectionId, WorkerId};
 use crate::domain::job::Job;
 use crate::domain::rejection::Rejection;
 use crate::domain::rules::Rules;
@@ -142,13 +142,22 @@ fn granted(draft: &Draft<'_>, job: Arc<Job>) -> Granted {
 
 /// Grants the waiting jobs of a snapshot to its eligible workers, a changeset each.
 ///
-/// For stores, in [`Store::claim`](crate::ports::store::Store::claim).
+/// For who looks at waiting workers alone; stores [`dispatch`](super::dispatch), which takes new claims with it.
 #[must_use]
 pub fn grant_jobs(snapshot: &Snapshot, rules: &Rules) -> Vec<Changeset> {
+    grants(snapshot, rules, |_everyone| true).into_iter().map(|(_, changes)| changes).collect()
+}
+
+/// The same for the workers that ask, each with its change.
+pub(super) fn grants(
+    snapshot: &Snapshot,
+    rules: &Rules,
+    asks: impl Fn(&WorkerId) -> bool,
+) -> Vec<(WorkerId, Changeset)> {
     let now = snapshot.now;
     let jobs = snapshot.jobs.values().map(AsRef::as_ref);
-    let workers = snapshot.workers.values().filter(|view| view.eligible(now, &rules.policy).is_ok());
-    assign(jobs, workers, now)
+    let takes = |view: &&WorkerView| asks(&view.worker.id) && view.eligible(now, &rules.policy).is_ok();
+    assign(jobs, snapshot.workers.values().filter(takes), now)
         .into_iter()
         .filter_map(|assignment| {
             let mut draft = Draft::new(snapshot, rules);
@@ -156,7 +165,7 @@ pub fn grant_jobs(snapshot: &Snapshot, rules: &Rules) -> Vec<Changeset> {
             let mut job = draft.job(assignment.job.id).ok()?.as_ref().clone();
             job_lifecycle::grant(&mut draft, &mut job, &view);
             draft.save_job(job);
-            Some(draft.finish().0)
+            Some((view.worker.id.clone(), draft.finish().0))
         })
         .collect()
 }

@@ -1,11 +1,12 @@
 //! Every change there is: pure functions from what is known to what shall be.
 //!
 //! A command says which aggregates it needs ([`Command::keys`]) and decides on a [`Snapshot`] of them. What it decides
-//! is a [`Changeset`]: states, events and callbacks together. [`decide`] runs one; [`grant_jobs`], [`sweep`] and
+//! is a [`Changeset`]: states, events and callbacks together. [`decide`] runs one; [`dispatch`], [`sweep`] and
 //! [`dead_letter`] are for the three places in which the store picks the rows.
 
 mod cancel;
 mod deregister;
+mod dispatch;
 mod drain;
 mod grant;
 mod heartbeat;
@@ -22,6 +23,7 @@ mod worker_lifecycle;
 
 pub use cancel::Cancel;
 pub use deregister::{Deregister, DeregistrationAnswer, Selector};
+pub use dispatch::{Dispatch, dispatch};
 pub use drain::{Drain, Undrain};
 pub use grant::{Claim, ClaimAnswer, ConnectionNews, Granted, grant_jobs};
 pub use heartbeat::{DrainWish, Heartbeat, HeartbeatAnswer, JobClaim, LeaseWord};

@@ -152,8 +152,9 @@ impl<'w> Scene<'w> {
             }
             Act::Dispatch => {
                 let workers = vec![self.newcomer.clone(), self.cast.who.worker_id.clone()];
-                let granted = self.world.store.claim(ClaimRequest { workers }, &self.world.rules).await.unwrap();
-                self.stored(&granted);
+                let request = ClaimRequest::waiting(workers);
+                let dispatched = self.world.store.claim(request, &self.world.rules).await.unwrap();
+                self.stored(&dispatched.committed);
             }
         }
         Ok(())

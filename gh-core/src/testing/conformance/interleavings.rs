@@ -213,7 +213,8 @@ impl Round<'_> {
         let credentials: HashMap<WorkerId, Credential> =
             lines.iter().map(|line| &self.lines[*line].who).map(|who| (who.worker_id.clone(), who.clone())).collect();
         let workers = credentials.keys().cloned().collect();
-        let granted = self.world.store.claim(ClaimRequest { workers }, &self.world.rules).await.unwrap();
+        let request = ClaimRequest::waiting(workers);
+        let granted = self.world.store.claim(request, &self.world.rules).await.unwrap().committed;
         assert_eq!(granted.len(), lines.len(), "every job finds a worker");
         for changes in &granted {
             self.stored(changes);

@@ -47,6 +47,7 @@ mod every_command;
 mod fencing;
 mod holds;
 mod interleavings;
+mod new_claims;
 mod paging;
 mod racing_senders;
 mod reads;
@@ -257,6 +258,32 @@ suite! { $
 
         "A job that its worker does not have would stand still until it times out."
         a_job_that_its_worker_twice_denies_is_put_back_whichever_servers_hear_it
+    }
+
+    new_claims {
+        "A worker would be given a job by a call that was never written down, or wait for one that it has."
+        a_claim_and_the_job_that_it_is_granted_are_one_change
+
+        "A worker that came when there was nothing to do would get nothing when there is."
+        a_claim_for_which_there_is_no_job_is_stored_as_waiting
+
+        "Those who wait would be passed over while others come."
+        new_claims_and_those_that_wait_are_served_together
+
+        "A worker that is to be shut down would begin a job, or a job be given to somebody who is not there to take it."
+        a_claim_that_the_rules_refuse_is_given_no_job
+
+        "A worker that called twice would get two jobs, or its job would go to the call that it has given up."
+        a_newer_claim_ends_the_older_that_came_with_it
+
+        "A job whose grant was lost on the way would stand still until it times out."
+        a_claim_whose_answer_was_lost_is_given_the_same_job_again
+
+        "A reserved job would wait beside the worker that it is reserved for."
+        a_claim_takes_the_job_that_is_reserved_for_its_worker
+
+        "A worker would count as waiting, or as busy, for a claim that was never answered."
+        of_a_claim_that_met_a_conflict_nothing_is_stored
     }
 
     fencing {

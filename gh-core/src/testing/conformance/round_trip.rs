@@ -170,8 +170,8 @@ async fn run_all(world: &World, record: &mut Record, count: usize) -> Vec<(Crede
     record.check(world, "after the submission").await;
     let listening = workers.iter().map(|who| wish(world.claim_of(who))).collect();
     store(world, record, listening).await;
-    let request = ClaimRequest { workers: workers.iter().map(|who| who.worker_id.clone()).collect() };
-    let granted = world.store.claim(request, &world.rules).await.unwrap();
+    let request = ClaimRequest::waiting(workers.iter().map(|who| who.worker_id.clone()).collect());
+    let granted = world.store.claim(request, &world.rules).await.unwrap().committed;
     assert_eq!(granted.len(), count);
     record.stored(world, &granted);
     let by_id: HashMap<&WorkerId, &Credential> = workers.iter().map(|who| (&who.worker_id, who)).collect();

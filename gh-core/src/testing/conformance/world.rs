@@ -128,8 +128,8 @@ impl World {
 
     /// Which job each of these waiting workers gets.
     pub(super) async fn claim(&self, workers: &[&Credential]) -> Vec<(WorkerId, JobId)> {
-        let request = ClaimRequest { workers: workers.iter().map(|who| who.worker_id.clone()).collect() };
-        let granted = self.store.claim(request, &self.rules).await.unwrap();
+        let request = ClaimRequest::waiting(workers.iter().map(|who| who.worker_id.clone()).collect());
+        let granted = self.store.claim(request, &self.rules).await.unwrap().committed;
         let pair = |job: &Arc<Job>| (job.occupies().unwrap().clone(), job.id);
         granted.iter().flat_map(Changeset::jobs).map(|write| pair(&write.job)).collect()
     }

@@ -20,7 +20,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::worker::{Deregistration, WorkerView};
 use crate::ports::outbox::{Outbox, Settlement};
 use crate::ports::reader::{Figures, JobEventQuery, JobQuery, Reader, WorkerQuery};
-use crate::ports::store::{ClaimRequest, Conflict, Store, StoreError, SweepRequest, Swept};
+use crate::ports::store::{ClaimRequest, Conflict, Dispatched, Store, StoreError, SweepRequest, Swept};
 
 /// A decorator of all three storage ports whose calls go wrong as a [`FaultPlan`] says: for tests of what is built on a
 /// store, and of clients that repeat what was not answered.
@@ -136,7 +136,7 @@ impl Store for FlakyStore {
         self.suffer(StoreCall::Commit, || self.inner.store.commit(changes.clone(), rules)).await
     }
 
-    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Vec<Changeset>, StoreError> {
+    async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Dispatched, StoreError> {
         self.suffer(StoreCall::Claim, || self.inner.store.claim(request.clone(), rules)).await
     }
 

@@ -214,7 +214,8 @@ impl<B: TestBed> Driver<B> {
 
     async fn dispatch(&mut self) -> Result<(), Failure> {
         let workers = self.seen.workers.keys().cloned().collect();
-        let granted = self.handles[1].store.claim(ClaimRequest { workers }, &self.rules).await.map_err(broken)?;
+        let request = ClaimRequest::waiting(workers);
+        let granted = self.handles[1].store.claim(request, &self.rules).await.map_err(broken)?.committed;
         let jobs = || granted.iter().flat_map(Changeset::jobs);
         self.note(&format_args!(
             "granted {:?}",

@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::domain::changeset::{AggregateId, Changeset};
-use crate::domain::ids::WorkerId;
-use crate::domain::snapshot::{Keys, Snapshot};
+use super::changeset::{AggregateId, Changeset};
+use super::ids::WorkerId;
+use super::snapshot::{Keys, Snapshot};
 
 /// The decisions of a batch so far, by their place in it.
 #[derive(Debug, Default)]
-pub(super) struct Decisions {
+pub(crate) struct Decisions {
     all: Vec<Decided>,
     /// Who changed this last.
     changed_by: HashMap<AggregateId, usize>,
@@ -27,16 +27,16 @@ struct Decided {
 
 /// What is to be stored, and what each answer has to wait for.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Changesets that have nothing to do with each other.
-    pub(super) changesets: Vec<Changeset>,
+    pub(crate) changesets: Vec<Changeset>,
     /// For each command, in order, the changesets that must be stored before it may be answered.
-    pub(super) conditions: Vec<Vec<usize>>,
+    pub(crate) conditions: Vec<Vec<usize>>,
 }
 
 impl Decisions {
     /// Adds the next decision, which asked for `keys`; the snapshot is changed to what it leaves.
-    pub(super) fn add(&mut self, keys: &Keys, mut changes: Changeset, snapshot: &mut Snapshot) {
+    pub(crate) fn add(&mut self, keys: &Keys, mut changes: Changeset, snapshot: &mut Snapshot) {
         let index = self.all.len();
         let touched = touched(&changes, snapshot);
         let saw = self.changers_in_sight(keys, &changes, &touched, snapshot);
@@ -92,7 +92,7 @@ impl Decisions {
     }
 
     /// What to store.
-    pub(super) fn finish(mut self) -> Plan {
+    pub(crate) fn finish(mut self) -> Plan {
         let speakers: Vec<usize> = (0..self.all.len()).map(|index| self.speaker(index)).collect();
         let mut places: HashMap<usize, usize> = HashMap::new();
         let mut together: Vec<Vec<Changeset>> = Vec::new();
