@@ -30,6 +30,10 @@ impl Store for SaysYes {
         self.0.load(keys).await
     }
 
+    fn recall(&self, keys: &Keys) -> Option<Snapshot> {
+        self.0.recall(keys)
+    }
+
     async fn commit(&self, changes: Vec<Changeset>, rules: &Rules) -> Commits {
         let stored = self.0.commit(changes, rules).await?;
         Ok(stored.into_iter().map(|_| Ok(())).collect())

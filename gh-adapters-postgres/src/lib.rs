@@ -18,6 +18,11 @@
 //! remembered. Then, and where something was not remembered or is not there, the rows that the batch relies on or writes
 //! are locked and read (`lock`), and the batch is judged and written under these locks.
 //!
+//! What this process read or wrote last of what lives is remembered (`live`), and each takes a short cut by it first:
+//! commands are decided on what is remembered without asking the database, and what was decided is written by one statement
+//! that finds out itself whether all is still as it is remembered. Whatever this process stores refreshes its memory. What
+//! another server stored makes it wrong: then the statement refuses, that much is forgotten, and the long way is taken.
+//!
 //! Rows are locked in one order everywhere, so that transactions that wait for each other do so in a line and not in a
 //! circle. What must *not* be there has no row to lock; advisory locks stand for it. Where the store picks the rows itself
 //! (`claim`, `sweep`, `outbox`) it leaves what others have locked, and never waits.

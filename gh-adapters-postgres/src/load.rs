@@ -17,7 +17,6 @@ use gh_core::domain::ids::{JobId, Name, WorkerId};
 use gh_core::domain::job::WaitObstacle;
 use gh_core::domain::snapshot::{Keys, NameView, Snapshot};
 use gh_core::domain::time::Timestamp;
-use gh_core::domain::worker::WorkerView;
 use gh_core::ports::store::StoreError;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -251,13 +250,12 @@ impl Reading {
                 Ok(())
             }
             "worker" => worker::view_and_vitals(row).map(|(view, vitals)| {
-                let WorkerView { worker, occupied_by, .. } = &view;
-                live.keep_worker(&worker.id, worker.version, *occupied_by);
+                live.keep_view(&view);
                 // A worker that is forgotten has none.
                 if vitals.revision > 0 {
-                    live.keep_vitals(&worker.id, vitals);
+                    live.keep_vitals(&view.worker.id, vitals);
                 }
-                snapshot.workers.insert(worker.id.clone(), view);
+                snapshot.workers.insert(view.worker.id.clone(), view);
             }),
             "job" => StoredJob::of(row).map(|job| self.jobs.push(job)),
             "picked" => StoredJob::of(row).map(|job| {

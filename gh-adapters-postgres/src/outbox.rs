@@ -58,7 +58,11 @@ impl Outbox for PgStore {
 async fn lease_due(store: &PgStore, limit: usize, rules: &Rules) -> Result<Vec<LeasedDelivery>, Failure> {
     let mut transaction = store.begin().await?;
     let outcome = lease_due_in(store, &mut transaction, limit, rules).await;
-    finish(transaction, outcome).await
+    let (leased, held) = finish(transaction, outcome).await?;
+    if !leased.is_empty() {
+        store.surroundings.stored(&held);
+    }
+    Ok(leased)
 }
 
 async fn lease_due_in(
@@ -66,7 +70,7 @@ async fn lease_due_in(
     connection: &mut PgConnection,
     limit: usize,
     rules: &Rules,
-) -> Result<(Vec<LeasedDelivery>, End), Failure> {
+) -> Result<((Vec<LeasedDelivery>, Held), End), Failure> {
     let rows = sqlx::query(PICK_QUEUES)
         .bind(store.surroundings.own_time().map(instant))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
@@ -84,7 +88,7 @@ async fn lease_due_in(
     }
     let mut leased = Vec::with_capacity(due.len());
     if due.is_empty() {
-        return Ok((leased, End::Leave));
+        return Ok(((leased, held), End::Leave));
     }
     let ids = due.iter().map(|id| id.as_uuid()).collect();
     let jobs = load::jobs(connection, ids, &store.surroundings).await?;
@@ -100,10 +104,10 @@ async fn lease_due_in(
         }
     }
     if leased.is_empty() {
-        return Ok((leased, End::Leave));
+        return Ok(((leased, held), End::Leave));
     }
     write(connection, &held).await?;
-    Ok((leased, End::Store))
+    Ok(((leased, held), End::Store))
 }
 
 /// Records outcomes. Most need the callbacks of their jobs only. A dead letter also changes its job, which is locked
@@ -113,8 +117,9 @@ async fn settle(store: &PgStore, settlements: &[Settlement], rules: &Rules) -> R
     loop {
         let mut transaction = store.begin().await?;
         let outcome = settle_in(store, &mut transaction, settlements, &with_jobs, rules).await;
-        let mut needed = finish(transaction, outcome).await?;
+        let (mut needed, held) = finish(transaction, outcome).await?;
         if needed.is_empty() {
+            store.surroundings.stored(&held);
             return Ok(());
         }
         with_jobs.append(&mut needed);
@@ -128,7 +133,7 @@ async fn settle_in(
     settlements: &[Settlement],
     with_jobs: &BTreeSet<JobId>,
     rules: &Rules,
-) -> Result<(BTreeSet<JobId>, End), Failure> {
+) -> Result<((BTreeSet<JobId>, Held), End), Failure> {
     let mut rows = Footprint::of_queues(settlements.iter().map(|settlement| settlement.job_id));
     with_jobs.iter().for_each(|id| rows.job(*id));
     let mut held = lock(connection, &rows, Waiting::Wait, &store.surroundings).await?;
@@ -158,8 +163,8 @@ async fn settle_in(
         }
     }
     if !needed.is_empty() || held.changed_queues().next().is_none() {
-        return Ok((needed, End::Leave));
+        return Ok(((needed, held), End::Leave));
     }
     write(connection, &held).await?;
-    Ok((needed, End::Store))
+    Ok(((needed, held), End::Store))
 }

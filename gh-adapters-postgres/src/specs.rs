@@ -35,6 +35,12 @@ impl Weighter<JobId, Sized> for ByText {
     }
 }
 
+/// Roughly how many bytes the text of a spec has: those of its parts that can be long, and something for the others.
+pub(crate) fn spec_bytes(spec: &JobSpec) -> usize {
+    let long = [&spec.profile, &spec.input_data, &spec.metadata].into_iter().flatten();
+    long.map(|json| json.get().len()).sum::<usize>() + spec.task_description.len() + 512
+}
+
 /// The specs that were used last, up to a number of bytes.
 #[derive(Debug)]
 pub(crate) struct SpecCache {

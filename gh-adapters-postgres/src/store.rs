@@ -25,7 +25,7 @@ use crate::held::Held;
 use crate::live::Live;
 use crate::lock::Waiting;
 use crate::spare::{Spare, Spares};
-use crate::specs::SpecCache;
+use crate::specs::{SpecCache, spec_bytes};
 use crate::trust::Trust;
 use crate::{claim, load, sweep};
 
@@ -127,10 +127,7 @@ impl Surroundings {
         self.live.remember(held);
         for write in held.jobs.values() {
             let job = &write.job;
-            // Its text was made to be stored; the parts that can be long are a good measure of it.
-            let long = [&job.spec.profile, &job.spec.input_data, &job.spec.metadata].into_iter().flatten();
-            let bytes = long.map(|json| json.get().len()).sum::<usize>() + job.spec.task_description.len() + 512;
-            self.specs.keep(job.id, Arc::clone(&job.spec), bytes);
+            self.specs.keep(job.id, Arc::clone(&job.spec), spec_bytes(&job.spec));
         }
     }
 
@@ -141,8 +138,11 @@ impl Surroundings {
         self.now(reading)
     }
 
-    /// The store's time without asking, where the database told it a moment ago.
+    /// The store's time without asking, where the database told it a moment ago, or the time is not the database's.
     pub(crate) fn now_unasked(&self) -> Option<Timestamp> {
+        if let Some(own) = self.own_time() {
+            return Some(own);
+        }
         let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let (reading, since) = heard.map(|(reading, at)| (reading, at.elapsed()))?;
         (since < TIME_SERVES).then(|| self.now(reading + since))
@@ -199,6 +199,8 @@ impl PgStore {
         rules: &Rules,
     ) -> Result<Vec<Result<(), Conflict>>, StoreError> {
         let stored = batch::store(transaction, changes, rules, Waiting::Wait, &self.surroundings).await;
+        // Only the caller will know whether it was stored.
+        self.surroundings.live.forget(&Footprint::of(changes));
         stored.map(|(answers, _)| answers).map_err(Failure::into_error)
     }
 
@@ -221,6 +223,7 @@ impl PgStore {
     ) -> Result<Option<Vec<Result<(), Conflict>>>, StoreError> {
         let rows = Footprint::of(changes);
         let surroundings = &self.surroundings;
+        surroundings.live.enter_era(self.trust.era());
         let Some((mut held, now)) = surroundings.live.recall(changes, &rows).zip(surroundings.now_unasked()) else {
             return Ok(None);
         };
@@ -301,6 +304,15 @@ impl Store for PgStore {
         self.trust.in_time(load).await
     }
 
+    fn recall(&self, keys: &Keys) -> Option<Snapshot> {
+        if !keys.of_jobs_and_workers() {
+            return None;
+        }
+        let Surroundings { live, .. } = &*self.surroundings;
+        live.enter_era(self.trust.era());
+        live.snapshot(keys, self.surroundings.now_unasked()?)
+    }
+
     async fn commit(&self, changes: Vec<Changeset>, rules: &Rules) -> Result<Vec<Result<(), Conflict>>, StoreError> {
         if changes.is_empty() {
             return Ok(Vec::new());
@@ -354,6 +366,9 @@ impl PgStore {
         });
         let (answers, held) = finish(transaction, outcome).await?;
         self.surroundings.stored(&held);
+        for (changeset, _) in changes.iter().zip(&answers).filter(|(_, answer)| answer.is_err()) {
+            self.surroundings.live.forget(&Footprint::of(std::slice::from_ref(changeset)));
+        }
         Ok(answers)
     }
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::batch;
 use crate::errors::{Failure, corrupt};
+use crate::held::Held;
 use crate::load;
 use crate::lock::Waiting;
 use crate::rows::instant;
@@ -59,7 +60,11 @@ pub(crate) async fn sweep(store: &PgStore, request: SweepRequest, rules: &Rules)
     sqlx::query(HEARD_OF).bind(now).bind(silence).bind(look).execute(store.pool()).await?;
     let mut transaction = store.begin().await?;
     let outcome = sweep_in(store, &mut transaction, &Picking { now, silence, look }, request.limit, rules).await;
-    finish(transaction, outcome).await
+    let (swept, held) = finish(transaction, outcome).await?;
+    if let Some(held) = held {
+        store.surroundings.stored(&held);
+    }
+    Ok(swept)
 }
 
 /// What is looked for.
@@ -78,13 +83,13 @@ async fn sweep_in(
     picking: &Picking,
     limit: usize,
     rules: &Rules,
-) -> Result<(Swept, End), Failure> {
+) -> Result<((Swept, Option<Held>), End), Failure> {
     let Picking { now, silence, look } = *picking;
     let mut workers: Vec<String> =
         sqlx::query_scalar(PICK_WORKERS).bind(now).bind(silence).bind(look).fetch_all(&mut *connection).await?;
     let mut jobs: Vec<Uuid> = sqlx::query_scalar(PICK_JOBS).bind(now).bind(look).fetch_all(&mut *connection).await?;
     if jobs.is_empty() && workers.is_empty() {
-        return Ok((Swept::default(), End::Leave));
+        return Ok(((Swept::default(), None), End::Leave));
     }
     let beyond_limit = jobs.len().max(workers.len()) > limit;
     jobs.truncate(limit);
@@ -98,13 +103,13 @@ async fn sweep_in(
     let snapshot = load::load(connection, &keys, &store.surroundings).await?;
     let decided = commands::sweep(&snapshot, rules);
     if decided.is_empty() {
-        return Ok((Swept { committed: Vec::new(), more: beyond_limit }, End::Leave));
+        return Ok(((Swept { committed: Vec::new(), more: beyond_limit }, None), End::Leave));
     }
-    let (answers, _) = batch::store(connection, &decided, rules, Waiting::Skip, &store.surroundings).await?;
+    let (answers, held) = batch::store(connection, &decided, rules, Waiting::Skip, &store.surroundings).await?;
     let count = decided.len();
     let stored = decided.into_iter().zip(answers).filter(|(_, answer)| answer.is_ok());
     let committed: Vec<_> = stored.map(|(changes, _)| changes).collect();
     // What was refused is still due: where a job and its worker were due at once, or somebody else had a row.
     let refused = committed.len() < count && !committed.is_empty();
-    Ok((Swept { more: beyond_limit || refused, committed }, End::Store))
+    Ok(((Swept { more: beyond_limit || refused, committed }, Some(held)), End::Store))
 }

@@ -5,6 +5,7 @@
 //! turned out to be of no use, because it fell silent or belongs to a database that takes no writes any more, those
 //! that were made before it was noticed are not used again: new ones may lead elsewhere.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(crate) struct Trust {
     call: Duration,
     /// Connections from before this are of no use.
     lost_until: Arc<Mutex<Option<Instant>>>,
+    /// How often that has moved.
+    era: Arc<AtomicU64>,
 }
 
 /// A call was not answered in time.
@@ -42,7 +45,7 @@ struct NoAnswer;
 impl Trust {
     /// For connections whose statements take at most `statement_timeout`.
     pub(crate) fn new(statement_timeout: Duration) -> Self {
-        Self { call: statement_timeout + SLACK, lost_until: Arc::default() }
+        Self { call: statement_timeout + SLACK, lost_until: Arc::default(), era: Arc::default() }
     }
 
     /// Waits for what a call brings, with a bound.
@@ -76,6 +79,12 @@ impl Trust {
     /// No connection that there is now is used again.
     fn lose(&self) {
         *self.lost_until() = Some(now());
+        self.era.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Another number each time that connections turned out to be of no use: what answers next may be another database.
+    pub(crate) fn era(&self) -> u64 {
+        self.era.load(Ordering::Acquire)
     }
 
     /// The same, but not all the time.
@@ -84,6 +93,7 @@ impl Trust {
         let mut lost_until = self.lost_until();
         if lost_until.is_none_or(|before| now.duration_since(before) >= RENEWED_EVERY) {
             *lost_until = Some(now);
+            self.era.fetch_add(1, Ordering::AcqRel);
         }
     }
 

@@ -54,6 +54,10 @@ impl Store for Gated {
         self.inner.load(keys).await
     }
 
+    fn recall(&self, keys: &Keys) -> Option<Snapshot> {
+        self.inner.recall(keys)
+    }
+
     async fn commit(&self, changes: Vec<Changeset>, rules: &Rules) -> Result<Vec<Result<(), Conflict>>, StoreError> {
         self.others.fetch_add(1, Ordering::SeqCst);
         self.inner.commit(changes, rules).await

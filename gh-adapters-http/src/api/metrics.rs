@@ -160,6 +160,10 @@ impl Store for MeasuredStore {
         self.measured("load", self.inner.load(keys)).await
     }
 
+    fn recall(&self, keys: &Keys) -> Option<Snapshot> {
+        self.inner.recall(keys)
+    }
+
     async fn commit(&self, changes: Vec<Changeset>, rules: &Rules) -> Result<Vec<Result<(), Conflict>>, StoreError> {
         self.measured("commit", self.inner.commit(changes, rules)).await
     }

@@ -170,6 +170,10 @@ impl Store for PausingStore {
         Ok(snapshot)
     }
 
+    fn recall(&self, keys: &Keys) -> Option<Snapshot> {
+        self.inner.recall(keys)
+    }
+
     async fn commit(&self, changes: Vec<Changeset>, rules: &Rules) -> Result<Vec<Result<(), Conflict>>, StoreError> {
         self.inner.commit(changes, rules).await
     }

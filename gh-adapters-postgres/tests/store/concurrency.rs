@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gh_adapters_postgres::testing::TestDatabase;
 use gh_adapters_postgres::{PgOptions, PgStore};
 use gh_core::domain::code::{Actor, ClientName};
 use gh_core::domain::commands::{
-    Cancel, Claim, Command, Deregister, Report, ReportOutcome, Selector, UsageClosing, decide,
+    Cancel, Claim, Command, Deregister, Report, ReportOutcome, Selector, UsageClosing, decide, decide_recalled,
 };
 use gh_core::domain::ids::{ConnectionId, JobId};
 use gh_core::domain::job::Completion;
@@ -28,15 +29,25 @@ const WORKERS: usize = 8;
 const ROUNDS: usize = 12;
 
 /// One of the servers.
-#[derive(Clone)]
 struct Server {
     store: PgStore,
     rules: Rules,
+    /// How many decisions on what it remembered were stored, and how many were refused.
+    recalled: AtomicUsize,
+    misremembered: AtomicUsize,
 }
 
 impl Server {
-    /// Loads, decides and commits until nobody is faster, as the application does.
+    /// Decides on what is remembered, else loads, decides and commits until nobody is faster, as the application does.
     async fn run<C: Command>(&self, command: &C) -> Result<C::Answer, Rejection> {
+        let recalled = self.store.recall(&command.keys());
+        if let Some(decision) = recalled.and_then(|recalled| decide_recalled(&recalled, command, &self.rules)) {
+            if self.store.commit(vec![decision.changes], &self.rules).await.unwrap()[0].is_ok() {
+                self.recalled.fetch_add(1, Ordering::SeqCst);
+                return decision.answer;
+            }
+            self.misremembered.fetch_add(1, Ordering::SeqCst);
+        }
         loop {
             let snapshot = self.store.load(&command.keys()).await.unwrap();
             let decision = decide(&snapshot, command, &self.rules);
@@ -148,7 +159,8 @@ async fn two_servers_under_crossed_load_never_deadlock_and_lose_nothing() {
     let servers: Vec<Arc<Server>> = (0..2)
         .map(|_| {
             let store = PgStore::connect_with(database.address(), &options);
-            Arc::new(Server { store, rules: rules.clone() })
+            let (recalled, misremembered) = Default::default();
+            Arc::new(Server { store, rules: rules.clone(), recalled, misremembered })
         })
         .collect();
     let workers = futures_util::future::join_all((0..WORKERS).map(|index| servers[index % 2].work(index)));
@@ -185,6 +197,13 @@ async fn two_servers_under_crossed_load_never_deadlock_and_lose_nothing() {
         assert!(job.occupies().is_some(), "a worker is not kept by a job that left it");
     }
     assert!(jobs.iter().any(|job| job.ending().is_some()) && views.len() == WORKERS, "something happened");
+
+    for (what, count) in servers.iter().flat_map(|server| {
+        [("right", &server.recalled), ("wrong", &server.misremembered)]
+            .map(|(what, count)| (what, count.load(Ordering::SeqCst)))
+    }) {
+        assert!(count > 0, "what was remembered was never {what}");
+    }
 
     for server in &servers {
         server.store.pool().close().await;

@@ -8,6 +8,7 @@ mod contract;
 mod corrupt;
 mod migrations;
 mod plans;
+mod recall;
 mod refusals;
 mod retention;
 mod silence;

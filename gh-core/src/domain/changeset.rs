@@ -16,6 +16,7 @@ use super::cost::LedgerEntry;
 use super::event::{JobEvent, WorkerEvent};
 use super::ids::{DeregistrationId, JobId, Name, Version, WorkerId};
 use super::job::{IdempotencyRecord, Job};
+use super::snapshot::Snapshot;
 use super::time::Timestamp;
 use super::worker::{Deregistration, NameRecord, VitalsChange, Worker};
 
@@ -256,6 +257,23 @@ impl Changeset {
         whole.deregistrations = deregistrations.items;
         whole.ledger = ledger.items;
         whole
+    }
+
+    /// Relies on all that the snapshot shows of the workers it relies on: also on what occupies them, and on there
+    /// being no later sign of life. Versions do not tell of these.
+    pub(super) fn rely_on_all_of_workers(&mut self, snapshot: &Snapshot) {
+        let Self { relied_on, silent, occupants, .. } = self;
+        let workers = relied_on.iter().filter_map(|(id, _)| match id {
+            AggregateId::Worker(id) => snapshot.workers.get(id),
+            AggregateId::Job(_) | AggregateId::Name(_) | AggregateId::Deregistration(_) => None,
+        });
+        for view in workers {
+            let id = &view.worker.id;
+            silent.push((id.clone(), view.vitals.last_seen));
+            if !occupants.iter().any(|(known, _)| known == id) {
+                occupants.push((id.clone(), view.occupied_by.map(|occupation| occupation.job_id)));
+            }
+        }
     }
 
     /// Does not rely any more on what occupies these workers: earlier decisions of its [sequence](Self::in_sequence)

@@ -33,6 +33,13 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// Whether these ask for nothing but jobs and workers, with what hangs on them.
+    #[must_use]
+    pub const fn of_jobs_and_workers(&self) -> bool {
+        let Self { jobs: _, workers: _, names, waiting_for, idempotency_keys, calls } = self;
+        names.is_empty() && waiting_for.is_empty() && idempotency_keys.is_empty() && calls.is_empty()
+    }
+
     /// All that any of these asks for, each once.
     #[must_use]
     pub fn merged<'k>(all: impl IntoIterator<Item = &'k Self>) -> Self {
@@ -110,6 +117,18 @@ impl Snapshot {
     /// Does [the same](Self::apply) with what a log gives back.
     pub fn replay(&mut self, recorded: &Recorded) {
         self.apply(recorded.changes());
+    }
+
+    /// Adds the jobs and workers that it does not hold, but for those that were asked for: they are not there. The time
+    /// is the later one.
+    pub(crate) fn fill(&mut self, other: Self, asked: &Keys) {
+        self.now = self.now.max(other.now);
+        for (id, job) in other.jobs.into_iter().filter(|(id, _)| !asked.jobs.contains(id)) {
+            self.jobs.entry(id).or_insert(job);
+        }
+        for (id, view) in other.workers.into_iter().filter(|(id, _)| !asked.workers.contains(id)) {
+            self.workers.entry(id).or_insert(view);
+        }
     }
 
     /// Works out what follows from jobs, workers and records of names: which job occupies a worker, how loaded its

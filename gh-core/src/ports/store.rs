@@ -146,6 +146,20 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// [keys](Keys) promise, and more where that is easier.
     async fn load(&self, keys: &Keys) -> Result<Snapshot, StoreError>;
 
+    /// What this process remembers of what a decision asks for, without asking anybody: what [`load`](Self::load) would
+    /// give, but that each job and each worker in it may be out of date, and need not be of one moment with the others.
+    /// A job or worker is always one that was stored with just its version. On which machine how many workers are
+    /// occupied, and whether a worker's id is a target, is a guess. The time is that of now.
+    ///
+    /// `None` where not all of it is remembered, and for keys of anything but
+    /// [jobs and workers](Keys::of_jobs_and_workers): that cannot be found out by the commit. A store that remembers
+    /// nothing leaves this as it is. Decisions on what is remembered are made by
+    /// [`decide_recalled`](crate::domain::commands::decide_recalled) alone.
+    fn recall(&self, keys: &Keys) -> Option<Snapshot> {
+        let _forgotten = keys;
+        None
+    }
+
     /// Stores changesets in order, each by itself: one that is refused does not touch the others, but those that
     /// [build on](Changeset::builds_on) it, which are refused too.
     /// The rules say how callbacks are [enqueued](crate::domain::callback::CallbackQueue::enqueue).

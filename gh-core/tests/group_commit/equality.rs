@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};
+use std::sync::Arc;
 
 use gh_core::application::ControlPlane;
 use gh_core::domain::commands::{Command, decide};
 use gh_core::domain::ids::Name;
-use gh_core::domain::job::JobStatus;
+use gh_core::domain::job::{Job, JobStatus};
 use gh_core::domain::snapshot::{Keys, Snapshot};
 use gh_core::ports::outbox::Outbox;
 use gh_core::ports::reader::{JobEventQuery, Reader, WorkerQuery};
@@ -19,7 +20,7 @@ use crate::operations::{CALLS, Cast, KEYS, MACHINES, Operation, Run, TARGETS, an
 use crate::stage::{Stage, client, with_key};
 
 /// Two workers of one target, one of another, one without; jobs that run, wait, are reserved and have failed.
-async fn cast(stage: &Stage) -> Cast {
+pub(crate) async fn cast(stage: &Stage) -> Cast {
     let mut workers = Vec::new();
     for (number, target) in [Some(TARGETS[0]), Some(TARGETS[0]), Some(TARGETS[1]), None].into_iter().enumerate() {
         workers.push(stage.worker(&format!("worker-{number}"), target).await);
@@ -49,9 +50,14 @@ impl Run for &ControlPlane {
 
 /// Everything that is stored, as text.
 async fn dump(stage: &Stage) -> String {
+    dump_of(stage, &stage.jobs().await).await
+}
+
+/// The same, with jobs in this order.
+pub(crate) async fn dump_of(stage: &Stage, jobs: &[Arc<Job>]) -> String {
     let mut text = String::new();
     let store = &stage.store;
-    for job in stage.jobs().await {
+    for job in jobs {
         let query = JobEventQuery { job_id: job.id, after_seq: 0, event_types: Vec::new(), limit: usize::MAX };
         let events = store.job_events(&query).await.unwrap();
         let deliveries = store.deliveries(job.id, None, usize::MAX).await.unwrap();
@@ -137,7 +143,7 @@ fn comparable(snapshot: Snapshot) -> String {
 }
 
 /// Tells where two long texts part.
-fn assert_same(text: &str, expected: &str) {
+pub(crate) fn assert_same(text: &str, expected: &str) {
     if text == expected {
         return;
     }
@@ -173,11 +179,11 @@ async fn apply_each(operations: &[Operation]) {
     }
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-fn some<S: Strategy<Value = Operation>>(
+pub(crate) fn some<S: Strategy<Value = Operation>>(
     operation: S,
     count: impl Into<SizeRange>,
 ) -> impl Strategy<Value = Vec<Operation>> {

@@ -5,6 +5,7 @@ mod equality;
 mod faults;
 mod lanes;
 mod operations;
+mod recall;
 mod stage;
 mod store;
 

@@ -35,6 +35,7 @@ pub(crate) struct Stage {
     pub(crate) direct: ControlPlane,
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) door: Arc<Door>,
+    pub(crate) clock: Arc<ManualClock>,
     pub(crate) rules: Rules,
 }
 
@@ -44,8 +45,9 @@ impl Stage {
     }
 
     pub(crate) fn with(settings: &GroupCommit) -> Self {
-        let store = Arc::new(MemoryStore::new(Arc::new(ManualClock::default()), [7; 32]));
-        let door = Arc::new(Door::new(store.clone()));
+        let clock = Arc::new(ManualClock::default());
+        let store = Arc::new(MemoryStore::new(clock.clone(), [7; 32]));
+        let door = Arc::new(Door::new(store.clone(), clock.clone()));
         let rules = rules();
         let control_plane = |writes: Arc<dyn Store>| {
             let wakeups = Arc::new(Wakeups::new());
@@ -62,7 +64,7 @@ impl Stage {
         };
         let grouping = control_plane(door.clone()).with_group_commit(settings);
         let direct = control_plane(store.clone());
-        Self { grouping, direct, store, door, rules }
+        Self { grouping, direct, store, door, clock, rules }
     }
 
     /// Runs the committers while something happens; closes them afterwards.

@@ -1,14 +1,20 @@
-//! The in-memory store behind a door: counts what goes through, holds it up, or refuses it.
+//! The in-memory store behind a door: counts what goes through, holds it up, or refuses it; and remembers what it is
+//! told to, for as long as the test lasts.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use gh_core::domain::changeset::Changeset;
-use gh_core::domain::ids::JobId;
+use gh_core::domain::ids::{JobId, WorkerId};
+use gh_core::domain::job::Job;
 use gh_core::domain::rules::Rules;
 use gh_core::domain::snapshot::{Keys, Snapshot};
+use gh_core::domain::worker::WorkerView;
 use gh_core::memory::MemoryStore;
+use gh_core::ports::clock::Clock;
 use gh_core::ports::store::{ClaimRequest, Conflict, Dispatched, Store, StoreError, SweepRequest, Swept};
+use gh_core::testing::ManualClock;
 use tokio::sync::{Semaphore, watch};
 
 type Fault<T> = Mutex<Option<Box<dyn Fn(&T) -> Option<StoreError> + Send>>>;
@@ -18,6 +24,7 @@ const WIDE_OPEN: usize = 1 << 20;
 /// A store with a door before its commits.
 pub(crate) struct Door {
     inner: Arc<MemoryStore>,
+    clock: Arc<ManualClock>,
     loads: Mutex<Vec<Keys>>,
     commits: watch::Sender<usize>,
     largest_commit: Mutex<usize>,
@@ -25,6 +32,17 @@ pub(crate) struct Door {
     load_fault: Fault<Keys>,
     commit_fault: Fault<[Changeset]>,
     overtaken: Mutex<Option<JobId>>,
+    memory: Mutex<Memory>,
+}
+
+/// What a store remembers: jobs and workers as they were at some time.
+#[derive(Default)]
+struct Memory {
+    /// Without it nothing is ever recalled.
+    is_kept: bool,
+    jobs: HashMap<JobId, Arc<Job>>,
+    workers: HashMap<WorkerId, WorkerView>,
+    recalled: usize,
 }
 
 impl std::fmt::Debug for Door {
@@ -34,9 +52,10 @@ impl std::fmt::Debug for Door {
 }
 
 impl Door {
-    pub(crate) fn new(inner: Arc<MemoryStore>) -> Self {
+    pub(crate) fn new(inner: Arc<MemoryStore>, clock: Arc<ManualClock>) -> Self {
         Self {
             inner,
+            clock,
             loads: Mutex::default(),
             commits: watch::Sender::new(0),
             largest_commit: Mutex::default(),
@@ -44,7 +63,23 @@ impl Door {
             load_fault: Mutex::default(),
             commit_fault: Mutex::default(),
             overtaken: Mutex::default(),
+            memory: Mutex::default(),
         }
+    }
+
+    /// Remembers these jobs and workers as they are now, with all that keys for them bring along; and from now on recalls.
+    pub(crate) async fn remember(&self, jobs: &[JobId], workers: &[&WorkerId]) {
+        let keys = Keys { jobs: jobs.to_vec(), workers: workers.iter().copied().cloned().collect(), ..Keys::default() };
+        let snapshot = self.inner.load(&keys).await.unwrap();
+        let mut memory = self.memory.lock().unwrap();
+        memory.is_kept = true;
+        memory.jobs.extend(snapshot.jobs);
+        memory.workers.extend(snapshot.workers);
+    }
+
+    /// How often something was recalled since the last [`Self::forget`].
+    pub(crate) fn recalled(&self) -> usize {
+        self.memory.lock().unwrap().recalled
     }
 
     /// From now on commits wait.
@@ -88,6 +123,7 @@ impl Door {
         self.loads.lock().unwrap().clear();
         self.commits.send_replace(0);
         *self.largest_commit.lock().unwrap() = 0;
+        self.memory.lock().unwrap().recalled = 0;
     }
 
     pub(crate) fn fail_loads(&self, fault: impl Fn(&Keys) -> Option<StoreError> + Send + 'static) {
@@ -115,6 +151,32 @@ impl Store for Door {
         self.loads.lock().unwrap().push(keys.clone());
         fault_of(&self.load_fault, keys)?;
         self.inner.load(keys).await
+    }
+
+    fn recall(&self, keys: &Keys) -> Option<Snapshot> {
+        let mut memory = self.memory.lock().unwrap();
+        if !memory.is_kept || !keys.of_jobs_and_workers() {
+            return None;
+        }
+        let mut snapshot = Snapshot::new(self.clock.now());
+        let mut workers = keys.workers.clone();
+        for id in &keys.jobs {
+            let job = memory.jobs.get(id)?;
+            workers.extend(job.occupies().into_iter().chain(job.last_holder()).cloned());
+            snapshot.jobs.insert(*id, Arc::clone(job));
+        }
+        for id in workers {
+            let view = memory.workers.get(&id)?.clone();
+            if view.worker.deregistration().is_some() {
+                return None;
+            }
+            if let Some(occupation) = view.occupied_by {
+                snapshot.jobs.insert(occupation.job_id, Arc::clone(memory.jobs.get(&occupation.job_id)?));
+            }
+            snapshot.workers.insert(id, view);
+        }
+        memory.recalled += 1;
+        Some(snapshot)
     }
 
     async fn commit(&self, changes: Vec<Changeset>, rules: &Rules) -> Result<Vec<Result<(), Conflict>>, StoreError> {

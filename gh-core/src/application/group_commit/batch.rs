@@ -1,4 +1,4 @@
-//! Runs commands together: one load, decisions in order, one commit.
+//! Runs commands together: one load or none, decisions in order, one commit.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -8,7 +8,7 @@ use super::call::Entry;
 use crate::application::execute::wakes;
 use crate::application::{ControlPlane, UseCaseError};
 use crate::domain::decisions::{Decisions, Plan};
-use crate::domain::snapshot::Keys;
+use crate::domain::snapshot::{Keys, Snapshot};
 use crate::ports::signals::Wake;
 use crate::ports::store::StoreError;
 
@@ -43,21 +43,10 @@ impl ControlPlane {
         mut entries: Vec<Entry<'c>>,
         again: &mut Vec<Entry<'c>>,
     ) -> Result<(), (StoreError, Vec<Entry<'c>>)> {
-        let loaded = match entries.as_slice() {
-            [alone] => self.ports.store.load(alone.keys()).await,
-            _ => self.ports.store.load(&Keys::merged(entries.iter().map(Entry::keys))).await,
-        };
-        let mut snapshot = match loaded {
-            Ok(snapshot) => snapshot,
+        let Plan { changesets, conditions } = match self.decide_together(&mut entries).await {
+            Ok(plan) => plan,
             Err(error) => return Err((error, entries)),
         };
-        let mut decisions = Decisions::default();
-        for entry in &mut entries {
-            let changes = entry.decide(&snapshot, &self.rules);
-            decisions.add(entry.keys(), changes, &mut snapshot);
-        }
-        drop(snapshot);
-        let Plan { changesets, conditions } = decisions.finish();
         let mut waiting = Vec::with_capacity(entries.len());
         for (entry, condition) in entries.into_iter().zip(conditions) {
             if condition.is_empty() {
@@ -90,6 +79,63 @@ impl ControlPlane {
             }
         }
         Ok(())
+    }
+
+    /// Decides commands in order, each on what the ones before it left: on what the store remembers as far as that can
+    /// do, and else on what is loaded.
+    async fn decide_together(&self, entries: &mut [Entry<'_>]) -> Result<Plan, StoreError> {
+        let store = self.ports.store.as_ref();
+        let recalled: Vec<Option<Snapshot>> = entries.iter_mut().map(|entry| entry.recall(store)).collect();
+        if recalled.iter().any(Option::is_some)
+            && let Some(plan) = self.decide_recalled(entries, recalled).await?
+        {
+            return Ok(plan);
+        }
+        let mut snapshot = match &*entries {
+            [alone] => store.load(alone.keys()).await?,
+            _ => store.load(&Keys::merged(entries.iter().map(Entry::keys))).await?,
+        };
+        let mut decisions = Decisions::default();
+        for entry in entries {
+            let changes = entry.decide(&snapshot, &self.rules);
+            decisions.add(entry.keys(), changes, &mut snapshot);
+        }
+        Ok(decisions.finish())
+    }
+
+    /// Loads for those of whom not all is remembered, and decides. `None` where one has to be loaded for after all:
+    /// then all are decided again, since each builds on the ones before it.
+    async fn decide_recalled(
+        &self,
+        entries: &mut [Entry<'_>],
+        recalled: Vec<Option<Snapshot>>,
+    ) -> Result<Option<Plan>, StoreError> {
+        let is_recalled: Vec<bool> = recalled.iter().map(Option::is_some).collect();
+        let unknown = entries.iter().zip(&is_recalled).filter(|(_, is_recalled)| !**is_recalled);
+        let unknown = Keys::merged(unknown.map(|(entry, _)| entry.keys()));
+        let loaded = match is_recalled.iter().all(|is_recalled| *is_recalled) {
+            true => None,
+            false => Some(self.ports.store.load(&unknown).await?),
+        };
+        // What was loaded stands before what is remembered of the same.
+        let mut known = loaded.into_iter().chain(recalled.into_iter().flatten());
+        let Some(mut snapshot) = known.next() else {
+            return Ok(None);
+        };
+        known.for_each(|other| snapshot.fill(other, &unknown));
+        let mut decisions = Decisions::default();
+        for (entry, is_recalled) in entries.iter_mut().zip(is_recalled) {
+            let changes = if is_recalled {
+                entry.decide_recalled(&snapshot, &self.rules)
+            } else {
+                Some(entry.decide(&snapshot, &self.rules))
+            };
+            let Some(changes) = changes else {
+                return Ok(None);
+            };
+            decisions.add(entry.keys(), changes, &mut snapshot);
+        }
+        Ok(Some(decisions.finish()))
     }
 
     /// Wakes each who waits once.

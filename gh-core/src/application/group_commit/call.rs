@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 
 use crate::application::UseCaseError;
 use crate::domain::changeset::Changeset;
-use crate::domain::commands::{Command, decide};
+use crate::domain::commands::{Command, decide, decide_recalled};
 use crate::domain::rules::Rules;
 use crate::domain::snapshot::{Keys, Snapshot};
-use crate::ports::store::StoreError;
+use crate::ports::store::{Store, StoreError};
 
 /// What a batch has to know of a command.
 trait Pending: Send {
@@ -20,6 +20,9 @@ trait Pending: Send {
 
     /// Decides anew; the answer is kept until it may be given.
     fn decide(&mut self, snapshot: &Snapshot, rules: &Rules) -> Changeset;
+
+    /// The same on what is only remembered; `None` where that is not enough.
+    fn decide_recalled(&mut self, snapshot: &Snapshot, rules: &Rules) -> Option<Changeset>;
 
     /// Gives the answer that was decided, or tells why there is none.
     fn answer(self: Box<Self>, outcome: Result<(), UseCaseError>);
@@ -54,6 +57,14 @@ impl<C: Command + Clone> Pending for Call<'_, C> {
         changes
     }
 
+    fn decide_recalled(&mut self, snapshot: &Snapshot, rules: &Rules) -> Option<Changeset> {
+        // A decision that panics may do so because what is remembered does not fit together.
+        let decided = catch_unwind(AssertUnwindSafe(|| decide_recalled(snapshot, self.command.as_ref(), rules)));
+        let decision = decided.ok().flatten()?;
+        self.decided = Some(decision.answer.map_err(Into::into));
+        Some(decision.changes)
+    }
+
     fn answer(self: Box<Self>, outcome: Result<(), UseCaseError>) {
         let Self { decided, caller, .. } = *self;
         let answer = outcome.and_then(|()| decided.unwrap_or(Err(UseCaseError::Unavailable(None))));
@@ -70,6 +81,7 @@ impl<C: Command + Clone> Pending for Call<'_, C> {
 pub(in crate::application) struct Entry<'c> {
     call: Box<dyn Pending + 'c>,
     tries: u32,
+    recallable: bool,
 }
 
 impl fmt::Debug for Entry<'_> {
@@ -97,11 +109,17 @@ impl<'c> Entry<'c> {
     fn of<C: Command + Clone>(command: Cow<'c, C>) -> (Self, Answer<C>) {
         let (caller, answer) = oneshot::channel();
         let keys = command.keys();
-        (Self { call: Box::new(Call { command, keys, decided: None, caller }), tries: 0 }, answer)
+        let recallable = keys.of_jobs_and_workers();
+        (Self { call: Box::new(Call { command, keys, decided: None, caller }), tries: 0, recallable }, answer)
     }
 
     pub(super) fn keys(&self) -> &Keys {
         self.call.keys()
+    }
+
+    /// What the store remembers of what it asks for, where its decision may be based on that: once, and first.
+    pub(super) fn recall(&mut self, store: &dyn Store) -> Option<Snapshot> {
+        std::mem::take(&mut self.recallable).then(|| store.recall(self.keys())).flatten()
     }
 
     pub(super) fn decide(&mut self, snapshot: &Snapshot, rules: &Rules) -> Changeset {
@@ -109,7 +127,12 @@ impl<'c> Entry<'c> {
         self.call.decide(snapshot, rules)
     }
 
-    /// How often it was decided.
+    /// Decides on what was [recalled](Self::recall); `None` where it has to be loaded for that.
+    pub(super) fn decide_recalled(&mut self, snapshot: &Snapshot, rules: &Rules) -> Option<Changeset> {
+        self.call.decide_recalled(snapshot, rules)
+    }
+
+    /// How often it was decided on what was loaded for it.
     pub(super) const fn tries(&self) -> u32 {
         self.tries
     }

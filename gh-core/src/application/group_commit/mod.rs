@@ -8,14 +8,20 @@
 //! # How it works
 //!
 //! A command is put into a **lane**: a bounded queue. A **committer**, one of the loops, takes all that waits in its
-//! lane and runs it as one batch: one [`Store::load`](crate::ports::store::Store::load) for the keys of all, the
-//! decisions in order, one [`Store::commit`](crate::ports::store::Store::commit), then the answers and the wakes. What
+//! lane and runs it as one batch: one [`Store::load`](crate::ports::store::Store::load) for the keys of all of which
+//! the store does not [remember](crate::ports::store::Store::recall) what they ask for, the decisions in order, one [`Store::commit`](crate::ports::store::Store::commit), then the answers and the wakes. What
 //! arrives meanwhile is the next batch. So batches grow with the load by themselves; nothing waits for a timer, and a
 //! command that comes alone is run at once, alone.
 //!
 //! **In order.** Each command is decided on what the ones before it left: [`Snapshot::apply`] changes the snapshot as
 //! the store will be changed. Two submissions with one key make one job and a duplicate; of two strict jobs for one
 //! worker the second finds it taken.
+//!
+//! **Memory.** What a store remembers may be out of date, so it is good for one try, and only for a decision that
+//! changes something: that is stored only if nothing of what it was decided on has moved
+//! ([`decide_recalled`](crate::domain::commands::decide_recalled)). If one command of a batch is refused, or has nothing
+//! to change, by what is remembered, the whole batch is decided again on a loaded snapshot, so that the order stays.
+//! Beside commands whose keys had to be loaded, what was loaded stands before what is remembered of the same.
 //!
 //! **What hangs together is stored together.** A decision that saw what an earlier one of its batch changes must not
 //! outlive it, were that one refused. Versions cannot see to that: if somebody else wrote the same job meanwhile, it

@@ -1,8 +1,9 @@
 //! Every change there is: pure functions from what is known to what shall be.
 //!
 //! A command says which aggregates it needs ([`Command::keys`]) and decides on a [`Snapshot`] of them. What it decides
-//! is a [`Changeset`]: states, events and callbacks together. [`decide`] runs one; [`dispatch`], [`sweep`] and
-//! [`dead_letter`] are for the three places in which the store picks the rows.
+//! is a [`Changeset`]: states, events and callbacks together. [`decide`] runs one, [`decide_recalled`] does so on what is
+//! only remembered; [`dispatch`], [`sweep`] and [`dead_letter`] are for the three places in which the store picks the
+//! rows.
 
 mod cancel;
 mod deregister;
@@ -93,6 +94,30 @@ pub fn decide<C: Command + ?Sized>(snapshot: &Snapshot, command: &C, rules: &Rul
     let (changes, keep_on_rejection) = draft.finish();
     let changes = if answer.is_ok() || keep_on_rejection { changes } else { Changeset::default() };
     Decision { answer, changes }
+}
+
+/// Decides one command on what a store [remembers](crate::ports::store::Store::recall) and may be out of date.
+///
+/// Gives back only what cannot be wrong once it is stored: a granted wish that changes something, and that relies on
+/// everything it was decided on, so that a store refuses it if anything of that has moved. `None` where the command
+/// has to be decided on a loaded snapshot: a refusal, a repetition, and whatever else changes nothing, would be answered
+/// without anybody finding out whether it is still so.
+///
+/// What a decision looks at beside versions is the time, which is that of now; the job that occupies a worker and the
+/// worker's last sign of life, on which it is made to rely here; and what else a worker's calls left behind, which
+/// never changes what a job or a worker becomes without a sign of life or a new version of the worker.
+#[must_use]
+pub fn decide_recalled<C: Command + ?Sized>(
+    snapshot: &Snapshot,
+    command: &C,
+    rules: &Rules,
+) -> Option<Decision<C::Answer>> {
+    let mut decision = decide(snapshot, command, rules);
+    if decision.answer.is_err() || decision.changes.is_empty() {
+        return None;
+    }
+    decision.changes.rely_on_all_of_workers(snapshot);
+    Some(decision)
 }
 
 /// A worker's process, known by its token.

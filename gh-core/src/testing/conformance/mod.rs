@@ -51,6 +51,7 @@ mod new_claims;
 mod paging;
 mod racing_senders;
 mod reads;
+mod recalls;
 mod round_trip;
 mod snapshots;
 mod steps;
@@ -453,6 +454,17 @@ suite! { $
 
         "A client would miss a callback that came up just while another one was being sent."
         what_is_enqueued_while_others_send_and_settle_is_neither_lost_nor_out_of_order
+    }
+
+    recalls {
+        "A decision would be made on a job or a worker that never was, and nobody would find out."
+        what_is_remembered_of_a_job_or_a_worker_was_stored_with_that_version
+
+        "A worker would go on with a job that was cancelled, or wait while it has one, because a server remembers wrongly."
+        what_is_decided_on_memory_is_refused_where_another_server_made_it_wrong
+
+        "A job would be made twice, or be taken for a worker that has gone, because nobody looked."
+        only_jobs_and_workers_that_are_there_are_remembered
     }
 
     interleavings {

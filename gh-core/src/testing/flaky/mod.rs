@@ -132,6 +132,10 @@ impl Store for FlakyStore {
         self.suffer(StoreCall::Load, || self.inner.store.load(keys)).await
     }
 
+    fn recall(&self, keys: &Keys) -> Option<Snapshot> {
+        self.inner.store.recall(keys)
+    }
+
     async fn commit(&self, changes: Vec<Changeset>, rules: &Rules) -> Result<Vec<Result<(), Conflict>>, StoreError> {
         self.suffer(StoreCall::Commit, || self.inner.store.commit(changes.clone(), rules)).await
     }

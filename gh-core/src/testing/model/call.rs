@@ -3,7 +3,7 @@
 use crate::domain::changeset::Changeset;
 use crate::domain::commands::{
     Cancel, Claim, Command, ConnectionNews, Credential, Deregister, Drain, Goodbye, Heartbeat, LiftHold, Register,
-    ReportEvents, ReportOutcome, ReportUsage, Retry, SideEffectsStarted, Submit, Undrain, decide,
+    ReportEvents, ReportOutcome, ReportUsage, Retry, SideEffectsStarted, Submit, Undrain, decide, decide_recalled,
 };
 use crate::domain::ids::{Attempt, JobId};
 use crate::domain::rejection::Rejection;
@@ -36,6 +36,20 @@ macro_rules! calls {
                     $(Self::$name(command) => {
                         let decision = decide(snapshot, command, rules);
                         (decision.answer.map(Answer::$name), decision.changes)
+                    })*
+                }
+            }
+
+            /// On what a store remembers; `None` where that is not enough.
+            pub(super) fn decide_recalled(
+                &self,
+                snapshot: &Snapshot,
+                rules: &Rules,
+            ) -> Option<(Result<Answer, Rejection>, Changeset)> {
+                match self {
+                    $(Self::$name(command) => {
+                        let decision = decide_recalled(snapshot, command, rules)?;
+                        Some((decision.answer.map(Answer::$name), decision.changes))
                     })*
                 }
             }
