@@ -8,6 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use url::Url;
 
 use crate::migrate;
+use crate::spare::Origin;
 use crate::store::PgStore;
 use crate::trust::Trust;
 
@@ -126,7 +127,7 @@ impl PgStore {
     /// The same with a clock of its own, if there is one.
     pub(crate) fn connect_at(address: PgConnectOptions, options: &PgOptions, clock: Option<Arc<dyn Clock>>) -> Self {
         let trust = Trust::new(options.statement_timeout);
-        Self::on_pool(pool(address, options, &trust), trust, clock)
+        Self::on_pool(pool(address, options, &trust), Origin::Opened, trust, clock)
     }
 }
 

@@ -62,6 +62,7 @@ mod outbox;
 mod reader;
 mod retention;
 mod rows;
+mod shapes;
 mod signals;
 mod spare;
 mod specs;

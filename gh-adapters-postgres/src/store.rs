@@ -24,7 +24,7 @@ use crate::footprint::Footprint;
 use crate::held::Held;
 use crate::live::Live;
 use crate::lock::Waiting;
-use crate::spare::{Spare, Spares};
+use crate::spare::{Origin, Spare, Spares};
 use crate::specs::{SpecCache, spec_bytes};
 use crate::trust::Trust;
 use crate::{claim, load, sweep};
@@ -72,14 +72,14 @@ const GLANCE_SERVES: Duration = Duration::from_millis(500);
 const TIME_SERVES: Duration = Duration::from_secs(1);
 
 impl Surroundings {
-    fn new(clock: Option<Arc<dyn Clock>>) -> Self {
+    fn new(clock: Option<Arc<dyn Clock>>, origin: Origin) -> Self {
         Self {
             clock,
             latest: AtomicI64::new(i64::MIN),
             heard: Mutex::default(),
             specs: SpecCache::new(SPEC_CACHE_BYTES),
             live: Live::default(),
-            spares: Spares::default(),
+            spares: Spares::new(origin),
             disturbed_at: Mutex::default(),
             glance: tokio::sync::Mutex::default(),
         }
@@ -161,18 +161,18 @@ impl PgStore {
     /// replaced where they turn out to be of no use.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self::on_pool(pool, Trust::new(PgOptions::default().statement_timeout), None)
+        Self::on_pool(pool, Origin::Pool, Trust::new(PgOptions::default().statement_timeout), None)
     }
 
     /// The same with what pool and store both know of its connections.
-    pub(crate) fn on_pool(pool: PgPool, trust: Trust, clock: Option<Arc<dyn Clock>>) -> Self {
-        Self { pool, surroundings: Arc::new(Surroundings::new(clock)), trust }
+    pub(crate) fn on_pool(pool: PgPool, origin: Origin, trust: Trust, clock: Option<Arc<dyn Clock>>) -> Self {
+        Self { pool, surroundings: Arc::new(Surroundings::new(clock, origin)), trust }
     }
 
     /// A store on this pool whose time is this clock's, for tests.
     #[must_use]
     pub fn with_clock(pool: PgPool, clock: Arc<dyn Clock>) -> Self {
-        Self::on_pool(pool, Trust::new(PgOptions::default().statement_timeout), Some(clock))
+        Self::on_pool(pool, Origin::Pool, Trust::new(PgOptions::default().statement_timeout), Some(clock))
     }
 
     /// The pool.

@@ -146,15 +146,14 @@ async fn prepare_template(server: &PgConnectOptions, connection: &mut PgConnecti
 /// Every statement that runs while jobs live, by what it does, for whoever looks at its plan.
 #[must_use]
 pub fn hot_statements() -> Vec<(&'static str, &'static str)> {
-    use crate::{claim, load, lock, outbox, reader, specs, sweep, write};
-    vec![
+    use crate::{claim, load, lock, outbox, reader, shapes, specs, sweep, write};
+    let mut statements = vec![
         ("load jobs and workers", load::LOAD_JOBS_AND_WORKERS),
         ("load", load::LOAD),
         ("load jobs", load::LOAD_JOBS),
         ("load specs", specs::LOAD_SPECS),
         ("lock", lock::LOCK),
         ("lock, skipping", lock::LOCK_SKIPPING),
-        ("write", write::WRITE),
         ("write names", write::WRITE_NAMES),
         ("write deregistrations", write::WRITE_DEREGISTRATIONS),
         ("write worker events", write::WRITE_WORKER_EVENTS),
@@ -173,5 +172,7 @@ pub fn hot_statements() -> Vec<(&'static str, &'static str)> {
         ("a worker", reader::WORKER),
         ("workers", reader::WORKERS),
         ("events of a worker", reader::WORKER_EVENTS),
-    ]
+    ];
+    statements.extend(shapes::statements().map(|sql| ("write", sql)));
+    statements
 }

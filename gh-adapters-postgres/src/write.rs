@@ -1,4 +1,4 @@
-//! The only writer: one statement for what most batches write, and one each for what few do.
+//! The only writer: one statement for what most batches write (`shapes`), and one each for what few do.
 //!
 //! Rows come as arrays of columns, so that a statement is the same for any number of rows. All parts of a statement see
 //! one moment; none writes a row that another part writes. Every row must be there as it is held: where one is not,
@@ -9,133 +9,15 @@ use gh_core::domain::code::Actor;
 use gh_core::domain::ids::{Name, WorkerId};
 use gh_core::domain::job::Job;
 use gh_core::domain::worker::Occupation;
-use sqlx::PgConnection;
+use sqlx::postgres::PgArguments;
+use sqlx::{Arguments, PgConnection};
 
 use crate::errors::Failure;
 use crate::held::{Held, HeldQueue};
 use crate::rows::job::JobColumns;
 use crate::rows::worker::WorkerColumns;
 use crate::rows::{bigint, callback, column, event, instant, integer, jsonb, to_json};
-
-/// What most batches write. Rows of a table are locked by their keys, tables one after the other: each part that may
-/// have to wait looks at the one before it. Where anything is not as it is held, the statement fails.
-pub(crate) const WRITE: &str = "
-with unlocked_workers as materialized (
-    select count(*) as found
-    from (select unnest($1::text[]) as worker_id, unnest($2::bigint[]) as version,
-        unnest($3::uuid[]) as occupied_by) a
-    cross join lateral (select from gh_workers t where t.worker_id = a.worker_id and t.version = a.version
-        and t.occupied_by is not distinct from a.occupied_by for no key update) r
-), occupants as (
-    update gh_workers w set occupied_by = u.occupied_by, reserved = u.reserved
-    from (select unnest($4::text[]) as worker_id, unnest($5::bigint[]) as version,
-            unnest($6::uuid[]) as before, unnest($7::uuid[]) as occupied_by,
-            unnest($8::boolean[]) as reserved) u
-        cross join lateral (select t.ctid as place from gh_workers t where t.worker_id = u.worker_id offset 0) found
-    where w.ctid = found.place and w.version = u.version and w.occupied_by is not distinct from u.before
-        and (select found from unlocked_workers) is not null
-    returning 1
-), workers as (
-    insert into gh_workers (worker_id, version, present, target_worker_id, ec2_instance_id, deregistration_id,
-        deadline, gone_since, deregistered, occupied_by, reserved, body)
-    select unnest($9::text[]), unnest($10::bigint[]), unnest($11::boolean[]),
-        unnest($12::text[]), unnest($13::text[]), unnest($14::uuid[]),
-        unnest($15::timestamptz[]), unnest($16::timestamptz[]), unnest($17::boolean[]),
-        unnest($18::uuid[]), unnest($19::boolean[]), unnest($20::text[])
-    where (select count(*) from occupants) is not null
-    on conflict (worker_id) do update set version = excluded.version, present = excluded.present,
-        target_worker_id = excluded.target_worker_id, ec2_instance_id = excluded.ec2_instance_id,
-        deregistration_id = excluded.deregistration_id, deadline = excluded.deadline,
-        gone_since = excluded.gone_since, deregistered = excluded.deregistered,
-        occupied_by = excluded.occupied_by, reserved = excluded.reserved, body = excluded.body,
-        forgotten = gh_workers.forgotten and not excluded.present
-    where gh_workers.version < excluded.version
-    returning 1
-), vitals as (
-    insert into gh_worker_vitals (worker_id, revision, last_seen, silent_since, body)
-    select unnest($21::text[]), unnest($22::bigint[]), unnest($23::timestamptz[]),
-        unnest($24::timestamptz[]), unnest($25::text[])
-    where (select count(*) from workers) is not null
-    on conflict (worker_id) do update set revision = excluded.revision, last_seen = excluded.last_seen,
-        silent_since = excluded.silent_since, body = excluded.body
-    where gh_worker_vitals.revision = excluded.revision - 1
-    returning 1
-), unlocked_jobs as materialized (
-    select count(*) as found
-    from (select unnest($26::uuid[]) as job_id, unnest($27::bigint[]) as version) a
-    cross join lateral (select from gh_jobs t where t.job_id = a.job_id and t.version = a.version
-        for no key update) r
-    where (select count(*) from vitals) is not null
-), jobs as (
-    update gh_jobs j set version = u.version, status = u.status, run = u.run, attempt = u.attempt,
-        worker_id = u.worker_id, error_code = u.error_code, completed_at = u.completed_at, occupies = u.occupies,
-        last_holder = u.last_holder, waits_for = u.waits_for, waiting_since = u.waiting_since,
-        not_before = u.not_before, fence_worker = u.fence_worker, fence_until = u.fence_until,
-        next_deadline = u.next_deadline, body = u.body
-    from (select unnest($28::uuid[]) as job_id, unnest($29::bigint[]) as before,
-        unnest($30::bigint[]) as version, unnest($31::text[]) as status, unnest($32::int[]) as run,
-        unnest($33::int[]) as attempt, unnest($34::text[]) as worker_id,
-        unnest($35::text[]) as error_code, unnest($36::timestamptz[]) as completed_at,
-        unnest($37::text[]) as occupies, unnest($38::text[]) as last_holder,
-        unnest($39::text[]) as waits_for, unnest($40::timestamptz[]) as waiting_since,
-        unnest($41::timestamptz[]) as not_before, unnest($42::text[]) as fence_worker,
-        unnest($43::timestamptz[]) as fence_until, unnest($44::timestamptz[]) as next_deadline,
-        unnest($45::text[]) as body) u
-        cross join lateral (select t.ctid as place from gh_jobs t where t.job_id = u.job_id offset 0) found
-    where j.ctid = found.place and j.version = u.before and (select found from unlocked_jobs) is not null
-    returning 1
-), new_jobs as (
-    insert into gh_jobs (job_id, version, status, run, attempt, worker_id, error_code, completed_at, occupies,
-        last_holder, waits_for, waiting_since, not_before, fence_worker, fence_until, next_deadline, body,
-        target_worker_id, worker_affinity, valet_task_id, valet_user_id, created_at, priority)
-    select unnest($46::uuid[]), unnest($47::bigint[]), unnest($48::text[]), unnest($49::int[]),
-        unnest($50::int[]), unnest($51::text[]), unnest($52::text[]),
-        unnest($53::timestamptz[]), unnest($54::text[]), unnest($55::text[]),
-        unnest($56::text[]), unnest($57::timestamptz[]), unnest($58::timestamptz[]),
-        unnest($59::text[]), unnest($60::timestamptz[]), unnest($61::timestamptz[]), unnest($62::text[]),
-        unnest($63::text[]), unnest($64::text[]), unnest($65::text[]), unnest($66::uuid[]),
-        unnest($67::timestamptz[]), unnest($68::smallint[])
-), specs as (
-    insert into gh_job_specs (job_id, created_at, valet_task_id, valet_user_id, target_worker_id, spec)
-    select unnest($46::uuid[]), unnest($67::timestamptz[]), unnest($65::text[]),
-        unnest($66::uuid[]), unnest($63::text[]), unnest($69::text[])
-), results as (
-    insert into gh_job_results (job_id, run, result_data)
-    select unnest($70::uuid[]), unnest($71::int[]), unnest($72::text[])
-    on conflict (job_id, run) do nothing
-), job_events as (
-    insert into gh_job_events (id, job_id, seq, event_type, from_status, to_status, message, metadata, actor, run,
-        attempt, occurred_at, created_at, exact_metadata)
-    select unnest($73::uuid[]), unnest($74::uuid[]), unnest($75::bigint[]), unnest($76::text[]),
-        unnest($77::text[]), unnest($78::text[]), unnest($79::text[]), unnest($80::text[])::jsonb,
-        unnest($81::text[]), unnest($82::int[]), unnest($83::int[]),
-        unnest($84::timestamptz[]), unnest($85::timestamptz[]), unnest($86::text[])
-), queues as (
-    insert into gh_callback_queues (job_id, revision, due_at, open_deliveries, body)
-    select unnest($87::uuid[]), unnest($88::bigint[]), unnest($89::timestamptz[]), unnest($90::int[]),
-        unnest($91::text[])
-    where (select count(*) from jobs) is not null
-    on conflict (job_id) do update set revision = excluded.revision, due_at = excluded.due_at,
-        open_deliveries = excluded.open_deliveries, body = excluded.body
-    where gh_callback_queues.revision = excluded.revision - 1
-    returning 1
-), deliveries as (
-    insert into gh_deliveries (job_id, sequence, delivery_id, state, created_at, body)
-    select unnest($92::uuid[]), unnest($93::bigint[]), unnest($94::uuid[]), unnest($95::text[]),
-        unnest($96::timestamptz[]), unnest($97::text[])
-), keys as (
-    insert into gh_idempotency_keys (client, key, fingerprint, job_id)
-    select unnest($98::text[]), unnest($99::text[]), unnest($100::bytea[]), unnest($101::uuid[])
-    where (select count(*) from queues) is not null
-)
-select case when (select found from unlocked_workers) = cardinality($1::text[])
-    and (select count(*) from occupants) = cardinality($4::text[])
-    and (select count(*) from workers) = cardinality($9::text[])
-    and (select count(*) from vitals) = cardinality($21::text[])
-    and (select found from unlocked_jobs) = cardinality($26::uuid[])
-    and (select count(*) from jobs) = cardinality($28::uuid[])
-    and (select count(*) from queues) = cardinality($87::uuid[])
-    then true else gh_refuse() end as stored";
+use crate::shapes::{ENDINGS, KEYS, NEW_JOBS, Shape, WORKERS};
 
 pub(crate) const WRITE_NAMES: &str = "
     insert into gh_names (name, version, held_by)
@@ -220,8 +102,16 @@ async fn write_most(connection: &mut PgConnection, held: &Held) -> Result<(), Fa
     let delivery_bodies = column(through, |(_, delivery)| callback::delivery_body(delivery));
     let delivery_bodies = delivery_bodies.into_iter().collect::<Result<Vec<_>, _>>()?;
     let keys = &held.new_keys;
-    // To the end of the answer: where this is all of a transaction, it is stored when the database is ready again.
-    sqlx::query(WRITE)
+    let shape = Shape::default()
+        .with_if(!workers.is_empty(), WORKERS)
+        .with_if(!new.is_empty(), NEW_JOBS)
+        .with_if(!results.is_empty() || !queues.is_empty() || !through.is_empty(), ENDINGS)
+        .with_if(!keys.is_empty(), KEYS);
+    let mut arguments = PgArguments::default();
+    let long = jobs.iter().map(|row| &row.body).chain(&specs).chain(&vitals_bodies).chain(&queue_bodies);
+    // Nearly all that is long, and some for each row: growing step by step would copy it again and again.
+    arguments.reserve(0, long.map(String::len).sum::<usize>() + 1024 * (4 + jobs.len() + events.len()));
+    let mut query = sqlx::query_with(shape.statement(), arguments)
         .bind(column(unlocked_workers, text))
         .bind(column(unlocked_workers, |id| bigint(held.worker_before(id).0.0)))
         .bind(column(unlocked_workers, |id| occupied_by(held.worker_before(id).1)))
@@ -229,19 +119,23 @@ async fn write_most(connection: &mut PgConnection, held: &Held) -> Result<(), Fa
         .bind(column(&reoccupied, |id| bigint(held.worker_before(id).0.0)))
         .bind(column(&reoccupied, |id| occupied_by(held.worker_before(id).1)))
         .bind(column(&reoccupied, |id| occupied_by(occupant(id))))
-        .bind(column(&reoccupied, |id| occupant(id).map(|occupant| occupant.reserved)))
-        .bind(column(&workers, |row| text(&row.worker.id)))
-        .bind(column(&workers, |row| bigint(row.worker.version.0)))
-        .bind(column(&workers, |row| row.present))
-        .bind(column(&workers, |row| row.identity().target_worker_id.as_ref().map(text)))
-        .bind(column(&workers, |row| row.identity().ec2_instance_id.as_ref().map(text)))
-        .bind(column(&workers, |row| row.worker.deregistration().map(|id| id.as_uuid())))
-        .bind(column(&workers, |row| row.deadline))
-        .bind(column(&workers, |row| row.gone_since))
-        .bind(column(&workers, |row| row.deregistered))
-        .bind(column(&workers, |row| occupied_by(occupant(&row.worker.id))))
-        .bind(column(&workers, |row| occupant(&row.worker.id).map(|occupant| occupant.reserved)))
-        .bind(column(&workers, |row| &*row.body))
+        .bind(column(&reoccupied, |id| occupant(id).map(|occupant| occupant.reserved)));
+    if shape.has(WORKERS) {
+        query = query
+            .bind(column(&workers, |row| text(&row.worker.id)))
+            .bind(column(&workers, |row| bigint(row.worker.version.0)))
+            .bind(column(&workers, |row| row.present))
+            .bind(column(&workers, |row| row.identity().target_worker_id.as_ref().map(text)))
+            .bind(column(&workers, |row| row.identity().ec2_instance_id.as_ref().map(text)))
+            .bind(column(&workers, |row| row.worker.deregistration().map(|id| id.as_uuid())))
+            .bind(column(&workers, |row| row.deadline))
+            .bind(column(&workers, |row| row.gone_since))
+            .bind(column(&workers, |row| row.deregistered))
+            .bind(column(&workers, |row| occupied_by(occupant(&row.worker.id))))
+            .bind(column(&workers, |row| occupant(&row.worker.id).map(|occupant| occupant.reserved)))
+            .bind(column(&workers, |row| &*row.body));
+    }
+    query = query
         .bind(column(&vitals, |(id, _)| text(id)))
         .bind(column(&vitals, |(_, known)| bigint(known.revision + 1)))
         .bind(column(&vitals, |(_, known)| instant(known.vitals.last_seen)))
@@ -266,34 +160,41 @@ async fn write_most(connection: &mut PgConnection, held: &Held) -> Result<(), Fa
         .bind(column(&known, |row| row.fence.as_ref().map(|(worker, _)| &**worker)))
         .bind(column(&known, |row| row.fence.as_ref().map(|(_, until)| *until)))
         .bind(column(&known, |row| row.next_deadline))
-        .bind(column(&known, |row| &*row.body))
-        .bind(column(&new, |row| row.job.id.as_uuid()))
-        .bind(column(&new, |row| bigint(row.job.version.0)))
-        .bind(column(&new, |row| row.job.status().as_str()))
-        .bind(column(&new, |row| integer(row.job.run)))
-        .bind(column(&new, |row| integer(row.job.attempt.0)))
-        .bind(column(&new, |row| row.job.worker_id().map(text)))
-        .bind(column(&new, |row| error_code(&row.job)))
-        .bind(column(&new, |row| completed_at(&row.job)))
-        .bind(column(&new, |row| row.job.occupies().map(text)))
-        .bind(column(&new, |row| row.job.last_holder().map(text)))
-        .bind(column(&new, |row| row.job.waits_for().map(text)))
-        .bind(column(&new, |row| row.job.wait().map(|wait| instant(wait.since))))
-        .bind(column(&new, |row| row.not_before))
-        .bind(column(&new, |row| row.fence.as_ref().map(|(worker, _)| &**worker)))
-        .bind(column(&new, |row| row.fence.as_ref().map(|(_, until)| *until)))
-        .bind(column(&new, |row| row.next_deadline))
-        .bind(column(&new, |row| &*row.body))
-        .bind(column(&new, |row| row.job.spec.routing.target().map(text)))
-        .bind(column(&new, |row| row.job.spec.routing.affinity()))
-        .bind(column(&new, |row| &*row.job.spec.valet_task_id))
-        .bind(column(&new, |row| row.job.spec.valet_user_id))
-        .bind(column(&new, |row| instant(row.job.created_at)))
-        .bind(column(&new, |row| i16::from(row.job.spec.priority)))
-        .bind(specs)
-        .bind(column(&results, |(job, _)| job.id.as_uuid()))
-        .bind(column(&results, |(job, _)| integer(job.run)))
-        .bind(column(&results, |(_, result)| *result))
+        .bind(column(&known, |row| &*row.body));
+    if shape.has(NEW_JOBS) {
+        query = query
+            .bind(column(&new, |row| row.job.id.as_uuid()))
+            .bind(column(&new, |row| bigint(row.job.version.0)))
+            .bind(column(&new, |row| row.job.status().as_str()))
+            .bind(column(&new, |row| integer(row.job.run)))
+            .bind(column(&new, |row| integer(row.job.attempt.0)))
+            .bind(column(&new, |row| row.job.worker_id().map(text)))
+            .bind(column(&new, |row| error_code(&row.job)))
+            .bind(column(&new, |row| completed_at(&row.job)))
+            .bind(column(&new, |row| row.job.occupies().map(text)))
+            .bind(column(&new, |row| row.job.last_holder().map(text)))
+            .bind(column(&new, |row| row.job.waits_for().map(text)))
+            .bind(column(&new, |row| row.job.wait().map(|wait| instant(wait.since))))
+            .bind(column(&new, |row| row.not_before))
+            .bind(column(&new, |row| row.fence.as_ref().map(|(worker, _)| &**worker)))
+            .bind(column(&new, |row| row.fence.as_ref().map(|(_, until)| *until)))
+            .bind(column(&new, |row| row.next_deadline))
+            .bind(column(&new, |row| &*row.body))
+            .bind(column(&new, |row| row.job.spec.routing.target().map(text)))
+            .bind(column(&new, |row| row.job.spec.routing.affinity()))
+            .bind(column(&new, |row| &*row.job.spec.valet_task_id))
+            .bind(column(&new, |row| row.job.spec.valet_user_id))
+            .bind(column(&new, |row| instant(row.job.created_at)))
+            .bind(column(&new, |row| i16::from(row.job.spec.priority)))
+            .bind(specs);
+    }
+    if shape.has(ENDINGS) {
+        query = query
+            .bind(column(&results, |(job, _)| job.id.as_uuid()))
+            .bind(column(&results, |(job, _)| integer(job.run)))
+            .bind(column(&results, |(_, result)| *result));
+    }
+    query = query
         .bind(column(events, |event| event.id.as_uuid()))
         .bind(column(events, |event| event.job_id.as_uuid()))
         .bind(column(events, |event| bigint(event.seq)))
@@ -307,24 +208,30 @@ async fn write_most(connection: &mut PgConnection, held: &Held) -> Result<(), Fa
         .bind(column(events, |event| integer(event.attempt.0)))
         .bind(column(events, |event| instant(event.occurred_at)))
         .bind(column(events, |event| instant(event.created_at)))
-        .bind(column(&metadata, |stored| stored.exact))
-        .bind(column(&queues, |held| held.queue.job_id.as_uuid()))
-        .bind(column(&queues, |held| bigint(held.revision + 1)))
-        .bind(column(&queues, |held| held.queue.due_at().map(instant)))
-        .bind(column(&queues, |held| i32::try_from(held.queue.open.len()).unwrap_or(i32::MAX)))
-        .bind(queue_bodies)
-        .bind(column(through, |(id, _)| id.as_uuid()))
-        .bind(column(through, |(_, delivery)| bigint(delivery.sequence)))
-        .bind(column(through, |(_, delivery)| delivery.id.as_uuid()))
-        .bind(column(through, |(_, delivery)| callback::state_word(delivery.state)))
-        .bind(column(through, |(_, delivery)| instant(delivery.created_at)))
-        .bind(delivery_bodies)
-        .bind(keys.keys().map(|(client, _)| client.as_str()).collect::<Vec<_>>())
-        .bind(keys.keys().map(|(_, key)| &**key).collect::<Vec<_>>())
-        .bind(keys.values().map(|record| record.fingerprint.as_bytes().as_slice()).collect::<Vec<_>>())
-        .bind(keys.values().map(|record| record.job_id.as_uuid()).collect::<Vec<_>>())
-        .fetch_all(connection)
-        .await?;
+        .bind(column(&metadata, |stored| stored.exact));
+    if shape.has(ENDINGS) {
+        query = query
+            .bind(column(&queues, |held| held.queue.job_id.as_uuid()))
+            .bind(column(&queues, |held| bigint(held.revision + 1)))
+            .bind(column(&queues, |held| held.queue.due_at().map(instant)))
+            .bind(column(&queues, |held| i32::try_from(held.queue.open.len()).unwrap_or(i32::MAX)))
+            .bind(queue_bodies)
+            .bind(column(through, |(id, _)| id.as_uuid()))
+            .bind(column(through, |(_, delivery)| bigint(delivery.sequence)))
+            .bind(column(through, |(_, delivery)| delivery.id.as_uuid()))
+            .bind(column(through, |(_, delivery)| callback::state_word(delivery.state)))
+            .bind(column(through, |(_, delivery)| instant(delivery.created_at)))
+            .bind(delivery_bodies);
+    }
+    if shape.has(KEYS) {
+        query = query
+            .bind(keys.keys().map(|(client, _)| client.as_str()).collect::<Vec<_>>())
+            .bind(keys.keys().map(|(_, key)| &**key).collect::<Vec<_>>())
+            .bind(keys.values().map(|record| record.fingerprint.as_bytes().as_slice()).collect::<Vec<_>>())
+            .bind(keys.values().map(|record| record.job_id.as_uuid()).collect::<Vec<_>>());
+    }
+    // To the end of the answer: where this is all of a transaction, it is stored when the database is ready again.
+    query.fetch_all(connection).await?;
     Ok(())
 }
 

@@ -19,6 +19,10 @@ use std::process::ExitCode;
 use cli::{Cli, Command};
 use startup::Outcome;
 
+/// Requests and batches are made of many small and short-lived pieces.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let command = match cli::parse() {
         Ok(Cli { command }) => command,

@@ -7,6 +7,7 @@ use gh_adapters_postgres::{DatabaseReport, PgConnectOptions, PgStore, StartError
 use gh_core::application::{BackgroundLoops, ControlPlane};
 use secrecy::ExposeSecret;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use url::Url;
 
@@ -72,10 +73,9 @@ async fn serve(config: &Config) -> Outcome {
         let beside_loops = async { tokio::join!(signals.run(), retention) };
         tokio::select! {
             // These end with the control plane and have something to finish; what is beside them has not.
-            () = run_loops(&control_plane) => {}
-            _ = beside_loops => {}
+            ended = run_loops(&control_plane) => ended,
+            _ = beside_loops => Ok(()),
         }
-        Ok(())
     };
     let stop = async {
         if let Err(error) = serving::stop_requested().await {
@@ -85,14 +85,25 @@ async fn serve(config: &Config) -> Outcome {
     Box::pin(serving::serve(control_plane.clone(), listener, router, beside, stop)).await
 }
 
-/// Runs every loop in a task of its own, so that one that decides does not wait for one that sends.
-async fn run_loops(control_plane: &Arc<ControlPlane>) {
+/// Runs every loop: one that decides does not wait for one that sends, and those that every command waits for have a
+/// thread of their own, so that they are not queued behind requests.
+async fn run_loops(control_plane: &Arc<ControlPlane>) -> Outcome {
     let mut loops = JoinSet::new();
-    for each in [BackgroundLoops::DISPATCH, BackgroundLoops::SWEEP, BackgroundLoops::DELIVER, BackgroundLoops::COMMIT] {
+    for each in [BackgroundLoops::SWEEP, BackgroundLoops::DELIVER] {
         let control_plane = Arc::clone(control_plane);
         loops.spawn(async move { each.run(&control_plane).await });
     }
+    let apart = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let cut_off = CancellationToken::new();
+    // Unlike a task, a thread is not ended by nobody waiting for it any more.
+    let _cut_off_with_the_rest = cut_off.clone().drop_guard();
+    let control_plane = Arc::clone(control_plane);
+    loops.spawn_blocking(move || {
+        let each = BackgroundLoops::DISPATCH.and(BackgroundLoops::COMMIT);
+        let _ended_or_cut_off = apart.block_on(cut_off.run_until_cancelled(each.run(&control_plane)));
+    });
     loops.join_all().await;
+    Ok(())
 }
 
 /// Waits until work on the database can begin, for as long as `patient` says; every few seconds tells what it waits for.

@@ -52,7 +52,10 @@ pub(crate) fn unsigned(table: &str, key: impl std::fmt::Display, number: i64) ->
 
 /// A value as JSON text.
 pub(crate) fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(internal)
+    // Most of what is stored so takes more than half of this.
+    let mut text = Vec::with_capacity(1024);
+    serde_json::to_writer(&mut text, value).map_err(internal)?;
+    String::from_utf8(text).map_err(internal)
 }
 
 /// A value from JSON text. What the text holds is not told.
