@@ -210,8 +210,8 @@ async fn candidates(
     workers: Vec<&str>,
 ) -> Result<Snapshot, StoreError> {
     let now = store.surroundings.own_time().map(instant);
+    let mut reading = Reading::begin();
     let answer = sqlx::query(sql).bind(workers).bind(now).fetch_all(&mut *connection).await.map_err(store_error)?;
-    let mut reading = Reading::default();
     for row in &answer {
         reading.row(row, &store.surroundings.live).map_err(store_error)??;
     }

@@ -14,6 +14,8 @@ pub(crate) struct Footprint {
     pub(crate) jobs: BTreeSet<uuid::Uuid>,
     /// Those of the jobs that are written.
     pub(crate) written_jobs: BTreeSet<uuid::Uuid>,
+    /// The versions of jobs that are relied on.
+    job_versions: BTreeSet<(uuid::Uuid, Version)>,
     pub(crate) names: BTreeSet<Name>,
     pub(crate) deregistrations: BTreeSet<uuid::Uuid>,
     pub(crate) queues: BTreeSet<uuid::Uuid>,
@@ -46,7 +48,10 @@ impl Footprint {
                 AggregateId::Worker(id) => {
                     self.workers.insert(id.clone());
                 }
-                AggregateId::Job(id) => self.job(*id),
+                AggregateId::Job(id) => {
+                    self.job(*id);
+                    self.job_versions.insert((id.as_uuid(), *version));
+                }
                 AggregateId::Name(name) => {
                     self.names.insert(name.clone());
                 }
@@ -81,6 +86,11 @@ impl Footprint {
         let callbacks = changes.callbacks().iter().map(|callback| callback.job_id);
         self.queues.extend(callbacks.chain(changes.released_callbacks().iter().copied()).map(JobId::as_uuid));
         self.keys.extend(changes.idempotency_keys().iter().map(|(key, _)| key.clone()));
+    }
+
+    /// Whether a job that has this version may be written: whoever writes a job relies on its version.
+    pub(crate) fn may_write(&self, id: JobId, version: Version) -> bool {
+        self.job_versions.contains(&(id.as_uuid(), version))
     }
 
     /// A job.

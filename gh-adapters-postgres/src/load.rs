@@ -20,6 +20,7 @@ use gh_core::domain::time::Timestamp;
 use gh_core::ports::store::StoreError;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::errors::store_error;
@@ -194,6 +195,7 @@ pub(crate) async fn load(
     let short = names.is_empty() && waiting_for.is_empty() && idempotency_keys.is_empty() && calls.is_empty();
     let texts = |names: &[Name]| column(names, |name| name.as_str().to_owned());
     let job_ids = column(jobs, |id| id.as_uuid());
+    let mut reading = Reading::begin();
     let rows = if short {
         sqlx::query(LOAD_JOBS_AND_WORKERS).bind(job_ids).bind(texts(workers)).fetch_all(connection.as_mut()).await
     } else {
@@ -209,7 +211,6 @@ pub(crate) async fn load(
             .fetch_all(connection.as_mut())
             .await
     };
-    let mut reading = Reading::default();
     for row in &rows.map_err(store_error)? {
         reading.row(row, &surroundings.live).map_err(store_error)??;
     }
@@ -219,6 +220,8 @@ pub(crate) async fn load(
 
 /// A snapshot in the making.
 pub(crate) struct Reading {
+    /// Before the statement was sent.
+    asked_at: Instant,
     snapshot: Snapshot,
     jobs: Vec<StoredJob>,
     /// Jobs whose callbacks are among the rows, if they have any.
@@ -227,18 +230,19 @@ pub(crate) struct Reading {
     queues: HashMap<JobId, (u64, Arc<CallbackQueue>)>,
 }
 
-impl Default for Reading {
-    fn default() -> Self {
+impl Reading {
+    /// To be called before the statement is sent whose rows it takes in.
+    #[expect(clippy::disallowed_methods, reason = "the time since the database told its own is measured from here")]
+    pub(crate) fn begin() -> Self {
         Self {
+            asked_at: Instant::now(),
             snapshot: Snapshot::new(Timestamp::from_micros(i64::MIN)),
             jobs: Vec::new(),
             asked: Vec::new(),
             queues: HashMap::new(),
         }
     }
-}
 
-impl Reading {
     /// Takes in one row. The outer error is that of a column that is not as the statement says.
     pub(crate) fn row(&mut self, row: &PgRow, live: &Live) -> Result<Result<(), StoreError>, sqlx::Error> {
         let kind: &str = row.try_get("kind")?;
@@ -306,11 +310,11 @@ impl Reading {
         connection: &mut PgConnection,
         surroundings: &Surroundings,
     ) -> Result<Snapshot, StoreError> {
-        let Self { mut snapshot, jobs, asked, mut queues } = self;
+        let Self { asked_at, mut snapshot, jobs, asked, mut queues } = self;
         for id in asked {
             queues.entry(id).or_insert_with(|| (0, Arc::new(CallbackQueue::new(id))));
         }
-        snapshot.now = surroundings.hear(snapshot.now);
+        snapshot.now = surroundings.hear(snapshot.now, asked_at);
         for job in surroundings.specs.complete(connection, jobs).await? {
             surroundings.live.keep_job(&job, queues.remove(&job.id));
             snapshot.jobs.insert(job.id, job);

@@ -179,7 +179,15 @@ async fn lock_left_workers(
     rows: &Footprint,
     waiting: Waiting,
 ) -> Result<(), Failure> {
-    let unlocked = held.unlocked_workers(&rows.written_jobs);
+    // A job that has moved since is not written, so its worker is not needed: who decided on memory names another.
+    let written = rows.written_jobs.iter().copied();
+    let written: BTreeSet<Uuid> = written
+        .filter(|id| {
+            let id = JobId::new(*id);
+            rows.may_write(id, held.job_before(id))
+        })
+        .collect();
+    let unlocked = held.unlocked_workers(&written);
     if unlocked.is_empty() {
         return Ok(());
     }
@@ -190,7 +198,7 @@ async fn lock_left_workers(
         let occupant = id.zip(flag).map(|(id, reserved)| Occupation { job_id: JobId::new(id), reserved });
         held.keep_worker(worker::name("gh_workers", text)?, version("gh_workers", text, number)?, occupant);
     }
-    let unlocked = held.unlocked_workers(&rows.written_jobs);
+    let unlocked = held.unlocked_workers(&written);
     if unlocked.is_empty() {
         return Ok(());
     }

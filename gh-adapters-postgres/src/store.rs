@@ -71,6 +71,9 @@ const GLANCE_SERVES: Duration = Duration::from_millis(500);
 /// How long the time that the database told serves, with what has passed since.
 const TIME_SERVES: Duration = Duration::from_secs(1);
 
+/// A time that the database took longer to tell does not serve.
+const HEARD_WITHIN: Duration = Duration::from_millis(250);
+
 impl Surroundings {
     fn new(clock: Option<Arc<dyn Clock>>, origin: Origin) -> Self {
         Self {
@@ -131,10 +134,13 @@ impl Surroundings {
         }
     }
 
-    /// The same, and notes when that was.
-    #[expect(clippy::disallowed_methods, reason = "the time since the database told its own is measured here")]
-    pub(crate) fn hear(&self, reading: Timestamp) -> Timestamp {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some((reading, Instant::now()));
+    /// The store's time, now that the database says `reading`, which was asked for at `asked`. From then on time is
+    /// counted: a time that is told without asking may be ahead by what the answer took, and is never behind. A sign of life that were taken for an older one
+    /// would end the fence around a job before its worker stops. An answer that took long is not noted.
+    pub(crate) fn hear(&self, reading: Timestamp, asked: Instant) -> Timestamp {
+        if asked.elapsed() < HEARD_WITHIN {
+            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some((reading, asked));
+        }
         self.now(reading)
     }
 
@@ -406,5 +412,27 @@ impl fmt::Debug for PgStore {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The pool knows the address of the database with its password.
         formatter.debug_struct("PgStore").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "what is tested counts from here")]
+    async fn a_time_that_is_told_without_asking_is_never_behind_and_soon_asked_for_again() {
+        let surroundings = Surroundings::new(None, Origin::Pool);
+        let reading = Timestamp::from_micros(1_000_000);
+        let asked = Instant::now();
+        tokio::time::advance(HEARD_WITHIN).await;
+        surroundings.hear(reading, asked);
+        assert_eq!(surroundings.now_unasked(), None, "the answer took too long");
+        let asked = Instant::now();
+        tokio::time::advance(Duration::from_millis(100)).await;
+        surroundings.hear(reading, asked);
+        assert_eq!(surroundings.now_unasked(), Some(reading + Duration::from_millis(100)));
+        tokio::time::advance(TIME_SERVES).await;
+        assert_eq!(surroundings.now_unasked(), None, "it was told too long ago");
     }
 }

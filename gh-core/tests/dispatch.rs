@@ -166,7 +166,7 @@ async fn nobody_counts_on_a_claim_whose_caller_went_away_before_it_was_stored() 
     let stage = Stage::new();
     let who = stage.worker("worker-a").await;
     stage
-        .beside_the_loop(async {
+        .beside_the_loop(Box::pin(async {
             tokio::select! {
                 claimed = stage.control_plane.claim(&who, WAIT) => panic!("{claimed:?}"),
                 () = stage.reached(1) => {}
@@ -176,7 +176,7 @@ async fn nobody_counts_on_a_claim_whose_caller_went_away_before_it_was_stored() 
             while stage.vitals(&who).await.claim.is_none_or(|claim| claim.until > now) {
                 tokio::task::yield_now().await;
             }
-        })
+        }))
         .await;
 }
 
@@ -188,12 +188,12 @@ async fn a_claim_that_cannot_be_decided_fails_by_itself() {
     let id = stage.submit().await;
     stage.gated.permits.add_permits(10);
     stage
-        .beside_the_loop(async {
+        .beside_the_loop(Box::pin(async {
             let claims = tokio::join!(stage.control_plane.claim(&bad, WAIT), stage.control_plane.claim(&good, WAIT));
             let (failed, claimed) = claims;
             assert!(matches!(failed, Err(UseCaseError::Internal(StoreError::Corrupt(_)))), "{failed:?}");
             assert_eq!(claimed.unwrap().unwrap().job.id, id);
-        })
+        }))
         .await;
 }
 
@@ -220,7 +220,7 @@ async fn a_call_that_is_refused_does_not_end_the_claim_that_waits() {
     let boot = Register { boot_id: name("boot-2"), ..registration("worker-a") };
     let living = stage.control_plane.register(&boot).await.unwrap().credential;
     stage
-        .beside_the_loop(async {
+        .beside_the_loop(Box::pin(async {
             let (claimed, id) = tokio::join!(stage.control_plane.claim(&living, WAIT), async {
                 while stage.vitals(&living).await.claim.is_none() {
                     tokio::task::yield_now().await;
@@ -230,7 +230,7 @@ async fn a_call_that_is_refused_does_not_end_the_claim_that_waits() {
                 stage.submit().await
             });
             assert_eq!(claimed.unwrap().unwrap().job.id, id);
-        })
+        }))
         .await;
 }
 

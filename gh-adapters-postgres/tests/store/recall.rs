@@ -5,7 +5,8 @@ use std::time::Duration;
 use gh_core::domain::callback::LeasedDelivery;
 use gh_core::domain::code::{Actor, ClientName};
 use gh_core::domain::commands::{
-    Command, Credential, Drain, EventReport, Report, ReportEvents, ReportOutcome, UsageClosing, decide, decide_recalled,
+    Cancel, Command, Credential, Drain, EventReport, Report, ReportEvents, ReportOutcome, UsageClosing, decide,
+    decide_recalled,
 };
 use gh_core::domain::ids::{Attempt, JobId};
 use gh_core::domain::job::Completion;
@@ -13,7 +14,7 @@ use gh_core::domain::snapshot::{Keys, Snapshot};
 use gh_core::domain::submission::SubmissionRequest;
 use gh_core::ports::callback_sender::SendOutcome;
 use gh_core::ports::outbox::{Outbox, Settlement};
-use gh_core::ports::store::{ClaimRequest, Store, SweepRequest};
+use gh_core::ports::store::{ClaimRequest, Conflict, Store, SweepRequest};
 use gh_core::testing::{name, submission};
 
 use crate::world::World;
@@ -94,7 +95,7 @@ async fn whatever_this_server_stored_is_remembered_as_it_is_stored() {
     let id = world.submit(request).await;
     let keys = keys_of(id, &who);
     world.assert_remembers(&keys, "a submission and a claim that waits").await;
-    let granted = world.store.claim(ClaimRequest { workers: keys.workers.clone(), claims: Vec::new() }, &world.rules).await.unwrap();
+    let granted = world.store.claim(ClaimRequest::waiting(keys.workers.clone()), &world.rules).await.unwrap();
     assert_eq!(granted.committed.len(), 1);
     world.assert_remembers(&keys, "a grant").await;
     world.deliver().await;
@@ -116,7 +117,7 @@ async fn a_job_that_ended_is_not_remembered_but_its_worker_is() {
     let who = world.worker("w-1").await;
     let id = world.submit(submission()).await;
     let keys = keys_of(id, &who);
-    world.store.claim(ClaimRequest { workers: keys.workers.clone(), claims: Vec::new() }, &world.rules).await.unwrap();
+    world.store.claim(ClaimRequest::waiting(keys.workers.clone()), &world.rules).await.unwrap();
     let report = Report::Complete(Completion::default(), UsageClosing::default());
     world.run_recalled(&ReportOutcome { who: who.clone(), job_id: id, attempt: Attempt::FIRST, report }).await;
     assert!(world.store.recall(&Keys { jobs: vec![id], ..Keys::default() }).is_none());
@@ -131,7 +132,7 @@ async fn what_another_server_made_wrong_is_forgotten_when_that_is_found_out() {
     let who = world.worker("w-1").await;
     let id = world.submit(submission()).await;
     let keys = keys_of(id, &who);
-    world.store.claim(ClaimRequest { workers: keys.workers.clone(), claims: Vec::new() }, &world.rules).await.unwrap();
+    world.store.claim(ClaimRequest::waiting(keys.workers.clone()), &world.rules).await.unwrap();
     let report = report_of(&who, id);
     let other = world.database.store(Some(world.clock.clone()));
     let meanwhile = decide(&other.load(&report.keys()).await.unwrap(), &report, &world.rules).changes;
@@ -175,4 +176,18 @@ async fn what_a_callers_transaction_wrote_is_not_remembered_whether_it_is_stored
     transaction.rollback().await.unwrap();
     world.store.load(&keys).await.unwrap();
     world.assert_remembers(&keys, "a transaction that was rolled back").await;
+}
+
+#[tokio::test]
+async fn a_job_that_has_moved_is_a_conflict_also_while_somebody_holds_the_worker_it_moved_to() {
+    let world = World::new().await;
+    let who = world.worker("w-1").await;
+    let id = world.submit(submission()).await;
+    let cancel = Cancel { job_id: id, actor: Actor::Client(ClientName::new("valet")), reason: None };
+    let late = world.decision(&cancel).await;
+    world.store.claim(ClaimRequest::waiting(vec![who.worker_id.clone()]), &world.rules).await.unwrap();
+    let mut other = world.pool().begin().await.unwrap();
+    sqlx::query("select from gh_workers for no key update").execute(&mut *other).await.unwrap();
+    assert_eq!(world.store.commit(vec![late], &world.rules).await.unwrap(), [Err(Conflict)]);
+    other.rollback().await.unwrap();
 }

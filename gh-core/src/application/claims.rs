@@ -66,7 +66,7 @@ impl ControlPlane {
                     turn = self.dispatching.lock() => turn,
                 };
                 if !turn.has_served(entered) {
-                    self.dispatch(turn).await?;
+                    Box::pin(self.dispatch(turn)).await?;
                 }
             }
             tokio::select! {

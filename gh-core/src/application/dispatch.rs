@@ -202,7 +202,7 @@ impl ControlPlane {
                 turn = self.dispatching.lock() => turn,
             };
             // Whoever it failed is told.
-            let _told = self.dispatch(turn).await;
+            let _told = Box::pin(self.dispatch(turn)).await;
         }
     }
 

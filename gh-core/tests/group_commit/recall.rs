@@ -30,7 +30,7 @@ fn tick(stage: &Stage) {
 
 async fn grant(stage: &Stage, who: &gh_core::domain::commands::Credential) -> JobId {
     let id = stage.direct.submit(&client(), submission()).await.unwrap().job.id;
-    let request = ClaimRequest { workers: vec![who.worker_id.clone()], claims: Vec::new() };
+    let request = ClaimRequest::waiting(vec![who.worker_id.clone()]);
     assert_eq!(stage.store.claim(request, &stage.rules).await.unwrap().committed[0].jobs()[0].job.id, id);
     id
 }
@@ -103,7 +103,7 @@ async fn a_refusal_is_decided_on_what_is_stored_whatever_is_remembered() {
     let who = stage.worker("worker-a", None).await;
     let id = stage.direct.submit(&client(), submission()).await.unwrap().job.id;
     stage.door.remember(&[id], &[&who.worker_id]).await;
-    let request = ClaimRequest { workers: vec![who.worker_id.clone()], claims: Vec::new() };
+    let request = ClaimRequest::waiting(vec![who.worker_id.clone()]);
     stage.store.claim(request, &stage.rules).await.unwrap();
     // By what is remembered the job still waits, and the refusal of a report on it would leave a sign of life.
     let event = report(&who, id, "step");

@@ -26,7 +26,7 @@ use crate::domain::worker::{ConnectionKind, WorkerIdentity};
 use crate::ports::callback_sender::{SendError, SendOutcome};
 use crate::ports::clock::Clock;
 use crate::ports::outbox::Settlement;
-use crate::ports::store::{ClaimRequest, StoreError, SweepRequest};
+use crate::ports::store::{ClaimRequest, Dispatched, StoreError, SweepRequest};
 use crate::testing::conformance::{Handle, TestBed};
 use crate::testing::{ManualClock, name, rules};
 
@@ -112,7 +112,7 @@ impl<B: TestBed> Driver<B> {
                 }
             }
             Step::LateArrives => self.late_arrives().await?,
-            Step::Dispatch => self.dispatch().await?,
+            Step::Dispatch(claims) => self.dispatch(claims).await?,
             Step::Sweep => self.sweep().await?,
             Step::LeaseDue => {
                 let leased = self.handles[1].outbox.lease_due(3, &self.rules).await.map_err(broken)?;
@@ -150,7 +150,7 @@ impl<B: TestBed> Driver<B> {
             self.note(&format_args!("decided, late: {call:?}"));
             self.late = (!changes.is_empty()).then_some(LateCall { call, answer, changes });
             if course == Course::AcrossDispatch {
-                self.dispatch().await?;
+                self.dispatch(&[]).await?;
                 self.late_arrives().await?;
             }
             return Ok(());
@@ -229,17 +229,17 @@ impl<B: TestBed> Driver<B> {
         self.perform(&call, 1).await.map(drop)
     }
 
-    async fn dispatch(&mut self) -> Result<(), Failure> {
+    async fn dispatch(&mut self, come: &[(u8, bool)]) -> Result<(), Failure> {
         let workers = self.seen.workers.keys().cloned().collect();
-        let request = ClaimRequest::waiting(workers);
-        let granted = self.handles[1].store.claim(request, &self.rules).await.map_err(broken)?.committed;
-        let jobs = || granted.iter().flat_map(Changeset::jobs);
-        self.note(&format_args!(
-            "granted {:?}",
-            jobs().map(|write| (write.job.id, write.job.occupies())).collect::<Vec<_>>()
-        ));
+        let claims: Vec<Claim> = come.iter().map(|(worker, stale)| self.claim_of(*worker, *stale)).collect();
+        let request = ClaimRequest { workers, claims: claims.clone() };
+        let Dispatched { committed, answers } =
+            self.handles[1].store.claim(request, &self.rules).await.map_err(broken)?;
+        let jobs = committed.iter().flat_map(Changeset::jobs);
+        let granted: Vec<_> = jobs.map(|write| (write.job.id, write.job.occupies())).collect();
+        self.note(&format_args!("granted {granted:?}; {claims:?} → {answers:?}"));
         let before = self.look().await?;
-        self.judge(&before, &Cause::Dispatch(&granted))
+        self.judge(&before, &Cause::Dispatch(&committed, &claims, &answers))
     }
 
     async fn sweep(&mut self) -> Result<(), Failure> {
@@ -307,12 +307,7 @@ impl<B: TestBed> Driver<B> {
                 Call::Retry(Retry { job_id: job.id, routing, actor: client(), run, side_effects_checked: *checked })
             }
             Action::Register { worker, boot, target } => Call::Register(self.register(*worker, *boot, *target)),
-            Action::Claim { worker, stale } => Call::Claim(Claim {
-                who: self.process(*worker, *stale),
-                connection: ConnectionId::new(self.rules.ids.uuid()),
-                wait: Duration::from_secs(30),
-                waited: false,
-            }),
+            Action::Claim { worker, stale } => Call::Claim(self.claim_of(*worker, *stale)),
             Action::Connection { worker, stale, news } => Call::ConnectionNews(ConnectionNews {
                 who: self.process(*worker, *stale),
                 connection: self.streams[usize::from(*worker)],
@@ -425,6 +420,15 @@ impl<B: TestBed> Driver<B> {
         let index = if stale { known.len().checked_sub(2) } else { known.len().checked_sub(1) };
         let unknown = Credential { worker_id: worker_name(worker), generation: Generation::FIRST };
         index.map_or(unknown, |index| known[index].1.clone())
+    }
+
+    fn claim_of(&self, worker: u8, stale: bool) -> Claim {
+        Claim {
+            who: self.process(worker, stale),
+            connection: ConnectionId::new(self.rules.ids.uuid()),
+            wait: Duration::from_secs(30),
+            waited: false,
+        }
     }
 
     fn register(&mut self, worker: u8, boot: Boot, target: Option<u8>) -> Register {

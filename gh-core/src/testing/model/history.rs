@@ -13,8 +13,8 @@ pub(super) enum Step {
     Do(Action, Course),
     /// The call that is [late](Course::Late) arrives, through another handle; a conflict decides anew.
     LateArrives,
-    /// Waiting jobs are granted.
-    Dispatch,
+    /// Waiting jobs are granted; claims of these workers, maybe of stale processes, have just come and are taken along.
+    Dispatch(Vec<(u8, bool)>),
     /// Deadlines are applied.
     Sweep,
     /// A sender takes what is due.
@@ -172,7 +172,7 @@ fn step() -> BoxedStrategy<Step> {
     prop_oneof![
         56 => (action(), course()).prop_map(|(action, course)| Step::Do(action, course)),
         10 => Just(Step::LateArrives),
-        14 => Just(Step::Dispatch),
+        14 => vec((0..3_u8, prop_oneof![7 => Just(false), 1 => Just(true)]), 0..3).prop_map(Step::Dispatch),
         6 => Just(Step::Sweep),
         6 => Just(Step::LeaseDue),
         6 => (0..3_u8, status).prop_map(|(nth, status)| Step::Settle { nth, status }),

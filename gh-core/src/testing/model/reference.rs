@@ -16,8 +16,8 @@ use crate::domain::callback::{DeliveryState, LeasedDelivery};
 use crate::domain::changeset::Changeset;
 use crate::domain::code::Fingerprint;
 use crate::domain::commands::{
-    ClaimAnswer, Credential, Deregister, DeregistrationAnswer, EventOutcome, Register, Report, ReportUsage, Selector,
-    Submit,
+    Claim, ClaimAnswer, Credential, Deregister, DeregistrationAnswer, EventOutcome, Granted, Register, Report,
+    ReportUsage, Selector, Submit,
 };
 use crate::domain::cost::CallReport;
 use crate::domain::ids::{Attempt, DeliveryId, DeregistrationId, Generation, JobId, Name, SendLeaseId, WorkerId};
@@ -28,6 +28,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::worker::{Worker, WorkerState};
 use crate::ports::callback_sender::SendOutcome;
 use crate::ports::outbox::Settlement;
+use crate::ports::store::Conflict;
 
 /// Fails with a sentence, unless a condition holds.
 macro_rules! ensure {
@@ -44,7 +45,7 @@ pub(super) enum Cause<'c> {
     Call(&'c Call, &'c Result<Answer, Rejection>),
     /// A changeset was refused.
     Conflict,
-    Dispatch(&'c [Changeset]),
+    Dispatch(&'c [Changeset], &'c [Claim], &'c [Result<Result<ClaimAnswer, Rejection>, Conflict>]),
     Sweep,
     Lease(&'c [LeasedDelivery]),
     Settle(&'c Settlement),
@@ -103,7 +104,7 @@ impl Reference {
                 untouched(before, after, "a refused changeset")?;
                 ensure!(before.text_of_workers() == after.text_of_workers(), "a refused changeset changed a worker");
             }
-            Cause::Dispatch(granted) => {
+            Cause::Dispatch(granted, claims, answers) => {
                 for write in granted.iter().flat_map(|changes| changes.jobs()) {
                     let stored = after.jobs.get(&write.job.id).and_then(|record| record.job.live_lease());
                     ensure!(
@@ -111,6 +112,13 @@ impl Reference {
                         "a grant was answered and is not there: {}",
                         write.job.id
                     );
+                }
+                ensure!(answers.len() == claims.len(), "{} claims have {} answers", claims.len(), answers.len());
+                for (claim, answer) in claims.iter().zip(*answers) {
+                    ensure!(answer.is_ok(), "refused although nobody interfered: {claim:?}");
+                    if let Ok(Ok(ClaimAnswer::Granted(granted))) = answer {
+                        claimed(after, claim, granted)?;
+                    }
                 }
             }
             Cause::Lease(leased) => self.leased(after, leased)?,
@@ -145,7 +153,7 @@ impl Reference {
         }
         let held_before = old.map_or(0, |old| old.job.holdings.len());
         for holding in job.holdings.iter().skip(held_before) {
-            let granted = matches!(cause, Cause::Dispatch(_) | Cause::Call(Call::Claim(_), Ok(_)));
+            let granted = matches!(cause, Cause::Dispatch(..) | Cause::Call(Call::Claim(_), Ok(_)));
             ensure!(granted, "{id} was granted without a claim");
             ensure!(!self.acted.contains(&(id, job.run)), "I5: {id} is past its point of no return and granted again");
             self.place(before, now, new, &holding.worker_id, holding.generation)?;
@@ -240,11 +248,7 @@ impl Reference {
                 self.gone.insert((view.worker.id.clone(), view.worker.boot_id.clone()));
             }
             (Call::Claim(claim), Ok(Answer::Claim(ClaimAnswer::Granted(granted)))) => {
-                let lease = after.jobs.get(&granted.job.id).and_then(|record| record.job.live_lease());
-                let his = lease.is_some_and(|lease| {
-                    (&lease.worker_id, lease.generation) == (&claim.who.worker_id, claim.who.generation)
-                });
-                ensure!(his, "a claim was answered with a job of somebody else: {lease:?}");
+                claimed(after, claim, granted)?;
             }
             (Call::ReportUsage(report), Ok(Answer::ReportUsage(answer))) => {
                 self.used(before, after, report)?;
@@ -486,4 +490,13 @@ fn as_text(spec: &JobSpec) -> String {
 const fn size(call: &CallReport) -> [u64; 4] {
     let usage = call.usage();
     [usage.input() + usage.cache_read() + usage.output(), usage.input(), usage.cache_read(), usage.output()]
+}
+
+/// A claim was answered with a job of its own.
+fn claimed(after: &Seen, claim: &Claim, granted: &Granted) -> Result<(), Failure> {
+    let lease = after.jobs.get(&granted.job.id).and_then(|record| record.job.live_lease());
+    let his =
+        lease.is_some_and(|lease| (&lease.worker_id, lease.generation) == (&claim.who.worker_id, claim.who.generation));
+    ensure!(his, "a claim was answered with a job of somebody else: {lease:?}");
+    Ok(())
 }
