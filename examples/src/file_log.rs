@@ -20,6 +20,7 @@ use gh_core::domain::callback::{Delivery, JobCallbacks, LeasedDelivery};
 use gh_core::domain::event::{JobEvent, WorkerEvent};
 use gh_core::domain::ids::{DeregistrationId, JobId, SendLeaseId, WorkerId};
 use gh_core::domain::snapshot::{Keys, Snapshot};
+use gh_core::domain::watch::{FleetWatch, Headcount, Lookout};
 use gh_core::domain::worker::{Deregistration, WorkerView};
 use gh_core::domain::{changeset::*, commands, job::Job, rules::Rules, time::Timestamp};
 use gh_core::ports::{clock::Clock, outbox::*, reader::*, store::*};
@@ -147,9 +148,18 @@ impl Store for FileLogStore {
         Ok(Dispatched::of(decided, &stored.collect::<Vec<_>>()))
     }
 
+    async fn watch(&self, lookout: Lookout, rules: &Rules) -> Outcome<commands::Watched> {
+        let mut log = self.lock()?;
+        let all = &log.world.all;
+        let count = Headcount::of(all.workers.values(), all.now, &rules.policy);
+        let watched = commands::watch(&all.watch, all.now, &lookout, count, rules);
+        log.append(&watched.changes, &BTreeMap::new())?;
+        Ok(watched)
+    }
+
     async fn sweep(&self, request: SweepRequest, rules: &Rules) -> Outcome<Swept> {
         let mut log = self.lock()?;
-        let mut due = commands::sweep(&log.world.all, rules);
+        let mut due = commands::sweep(&log.world.all, &request.sight, rules);
         let all = due.len();
         due.truncate(request.limit);
         let committed: Vec<_> = log.commit(due, rules)?.into_iter().flatten().collect();
@@ -240,6 +250,10 @@ impl Reader for FileLogStore {
 
     async fn deregistration(&self, id: DeregistrationId) -> Outcome<Option<Arc<Deregistration>>> {
         Ok(self.lock()?.world.all.deregistrations.get(&id).cloned())
+    }
+
+    async fn fleet_watch(&self) -> Outcome<Arc<FleetWatch>> {
+        Ok(Arc::clone(&self.lock()?.world.all.watch))
     }
 
     async fn figures(&self) -> Outcome<Figures> {

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use gh_core::domain::changeset::Changeset;
+use gh_core::domain::commands::Watched;
 use gh_core::domain::rules::Rules;
 use gh_core::domain::snapshot::{Keys, Snapshot};
+use gh_core::domain::watch::Lookout;
 use gh_core::ports::clock::Clock;
 use gh_core::ports::store::{ClaimRequest, Conflict, Dispatched, Store, StoreError, SweepRequest, Swept};
 use gh_core::testing::conformance::{Handle, Scenario, TestBed, scenarios};
@@ -41,6 +43,10 @@ impl Store for SaysYes {
 
     async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Dispatched, StoreError> {
         self.0.claim(request, rules).await
+    }
+
+    async fn watch(&self, lookout: Lookout, rules: &Rules) -> Result<Watched, StoreError> {
+        self.0.watch(lookout, rules).await
     }
 
     async fn sweep(&self, request: SweepRequest, rules: &Rules) -> Result<Swept, StoreError> {

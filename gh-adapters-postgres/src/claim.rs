@@ -44,8 +44,8 @@ macro_rules! lane {
     };
 }
 
-/// Views of these workers ($1), and the first jobs of every lane from which they can take at this time ($2, else the
-/// database's): as many as there are workers of the lane for anyone; for each of their names as many as carry it; and
+/// Views of these workers ($1), and the first jobs of every lane from which they can take at this time ($2): as
+/// many as there are workers of the lane for anyone; for each of their names as many as carry it; and
 /// the first that is fenced to each worker, if it waits for anyone or for one of the worker's names.
 macro_rules! candidates {
     ($lock:literal) => {
@@ -55,7 +55,7 @@ macro_rules! candidates {
     named_deregistrations as (select null::uuid as deregistration_id where false),",
             views!(),
             ",
-        moment as materialized (select coalesce($2::timestamptz, statement_timestamp()) as now),
+        moment as materialized (select $2::timestamptz as now),
         names as materialized (
             select name, count(*) as places from (
                 select worker_id as name from views
@@ -209,8 +209,8 @@ async fn candidates(
     sql: &'static str,
     workers: Vec<&str>,
 ) -> Result<Snapshot, StoreError> {
-    let now = store.surroundings.own_time().map(instant);
-    let mut reading = Reading::begin();
+    let now = instant(store.time_on(connection).await?);
+    let mut reading = Reading::default();
     let answer = sqlx::query(sql).bind(workers).bind(now).fetch_all(&mut *connection).await.map_err(store_error)?;
     for row in &answer {
         reading.row(row, &store.surroundings.live).map_err(store_error)??;

@@ -71,8 +71,10 @@ mod store;
 mod sweep;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod time;
 mod tombstones;
 mod trust;
+mod watch;
 mod write;
 
 pub use self::connect::{AddressError, PgOptions, parse_address};

@@ -20,7 +20,6 @@ use gh_core::domain::time::Timestamp;
 use gh_core::ports::store::StoreError;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::errors::store_error;
@@ -63,10 +62,10 @@ pub(crate) use views;
 /// These as rows; jobs with their results.
 macro_rules! rows {
     () => {
-        "
+        concat!("
         select 'now' as kind, null::uuid as id, null::text as name, null::text as name2, 0::bigint as number,
             null::boolean as flag, false as flag2, null::text as body, null::text as body2, null::bytea as bytes,
-            clock_timestamp() as at, 0::bigint as count, 0::bigint as revision
+            ", $crate::time::moment!(), " as at, 0::bigint as count, 0::bigint as revision
         union all
         select 'worker', v.job_id, v.worker_id, null, v.version, v.reserved, v.id_is_a_target, v.body, v.vitals, null,
             coalesce(v.silent_since, v.forgotten_since), coalesce(o.occupied, 0), coalesce(v.revision, 0)
@@ -84,7 +83,7 @@ macro_rules! rows {
         union all
         select 'deregistration', d.deregistration_id, null, null, d.version, null, false, d.body, null, null, null, 0, 0
         from all_deregistrations a cross join lateral (select * from gh_deregistrations d
-            where d.deregistration_id = a.deregistration_id offset 0) d"
+            where d.deregistration_id = a.deregistration_id offset 0) d")
     };
 }
 pub(crate) use rows;
@@ -195,7 +194,7 @@ pub(crate) async fn load(
     let short = names.is_empty() && waiting_for.is_empty() && idempotency_keys.is_empty() && calls.is_empty();
     let texts = |names: &[Name]| column(names, |name| name.as_str().to_owned());
     let job_ids = column(jobs, |id| id.as_uuid());
-    let mut reading = Reading::begin();
+    let mut reading = Reading::default();
     let rows = if short {
         sqlx::query(LOAD_JOBS_AND_WORKERS).bind(job_ids).bind(texts(workers)).fetch_all(connection.as_mut()).await
     } else {
@@ -220,8 +219,6 @@ pub(crate) async fn load(
 
 /// A snapshot in the making.
 pub(crate) struct Reading {
-    /// Before the statement was sent.
-    asked_at: Instant,
     snapshot: Snapshot,
     jobs: Vec<StoredJob>,
     /// Jobs whose callbacks are among the rows, if they have any.
@@ -230,19 +227,18 @@ pub(crate) struct Reading {
     queues: HashMap<JobId, (u64, Arc<CallbackQueue>)>,
 }
 
-impl Reading {
-    /// To be called before the statement is sent whose rows it takes in.
-    #[expect(clippy::disallowed_methods, reason = "the time since the database told its own is measured from here")]
-    pub(crate) fn begin() -> Self {
+impl Default for Reading {
+    fn default() -> Self {
         Self {
-            asked_at: Instant::now(),
             snapshot: Snapshot::new(Timestamp::from_micros(i64::MIN)),
             jobs: Vec::new(),
             asked: Vec::new(),
             queues: HashMap::new(),
         }
     }
+}
 
+impl Reading {
     /// Takes in one row. The outer error is that of a column that is not as the statement says.
     pub(crate) fn row(&mut self, row: &PgRow, live: &Live) -> Result<Result<(), StoreError>, sqlx::Error> {
         let kind: &str = row.try_get("kind")?;
@@ -310,11 +306,11 @@ impl Reading {
         connection: &mut PgConnection,
         surroundings: &Surroundings,
     ) -> Result<Snapshot, StoreError> {
-        let Self { asked_at, mut snapshot, jobs, asked, mut queues } = self;
+        let Self { mut snapshot, jobs, asked, mut queues } = self;
         for id in asked {
             queues.entry(id).or_insert_with(|| (0, Arc::new(CallbackQueue::new(id))));
         }
-        snapshot.now = surroundings.hear(snapshot.now, asked_at);
+        snapshot.now = surroundings.now(snapshot.now);
         for job in surroundings.specs.complete(connection, jobs).await? {
             surroundings.live.keep_job(&job, queues.remove(&job.id));
             snapshot.jobs.insert(job.id, job);

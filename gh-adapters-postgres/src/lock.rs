@@ -25,6 +25,7 @@ use crate::held::Held;
 use crate::rows::worker::StoredVitals;
 use crate::rows::{callback, column, unsigned, version, worker};
 use crate::store::Surroundings;
+use crate::time::moment;
 
 /// What to do about a row that somebody else has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +86,8 @@ macro_rules! lock_sql {
             cross join lateral (select k.client, k.key from gh_idempotency_keys k
                 where k.client = a.client and k.key = a.key offset 0) k
             union all
-            select 'now', null, null, null, 0, null, null, clock_timestamp()",
+            select 'now', null, null, null, 0, null, null, ",
+            moment!(),
             $more
         )
     };

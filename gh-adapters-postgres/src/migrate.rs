@@ -9,9 +9,10 @@ use crate::store::PgStore;
 use crate::{alone, retention};
 
 /// Number, name and statements of each migration. One that was released never changes.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "initial", include_str!("../migrations/0001_initial.sql")),
     (2, "partitions", include_str!("../migrations/0002_partitions.sql")),
+    (3, "watch", include_str!("../migrations/0003_watch.sql")),
 ];
 
 /// The latest migration.

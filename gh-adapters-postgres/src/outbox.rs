@@ -25,10 +25,10 @@ use crate::rows::{callback, instant, unsigned};
 use crate::store::{End, PgStore, finish, until_done};
 use crate::write::write;
 
-/// Locks queues that are due ($1, else the database's time), longest due first.
+/// Locks queues that are due at this time ($1), longest due first.
 pub(crate) const PICK_QUEUES: &str = "
-    select job_id, revision, body, clock_timestamp() as now from gh_callback_queues
-    where due_at <= coalesce($1::timestamptz, statement_timestamp())
+    select job_id, revision, body from gh_callback_queues
+    where due_at <= $1::timestamptz
     order by due_at, job_id limit $2::bigint
     for no key update skip locked";
 
@@ -71,17 +71,17 @@ async fn lease_due_in(
     limit: usize,
     rules: &Rules,
 ) -> Result<((Vec<LeasedDelivery>, Held), End), Failure> {
+    let now = store.time_on(connection).await?;
     let rows = sqlx::query(PICK_QUEUES)
-        .bind(store.surroundings.own_time().map(instant))
+        .bind(instant(now))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(&mut *connection)
         .await?;
     let mut held = Held::default();
+    held.now = now;
     let mut due: Vec<JobId> = Vec::with_capacity(rows.len());
     for row in &rows {
         let (id, revision): (Uuid, i64) = (row.try_get("job_id")?, row.try_get("revision")?);
-        let now: DateTime<Utc> = row.try_get("now")?;
-        held.now = store.surroundings.now(Timestamp::from(now));
         let revision = unsigned("gh_callback_queues", id, revision)?;
         held.keep_queue(callback::queue(JobId::new(id), row.try_get("body")?)?, revision);
         due.push(JobId::new(id));
@@ -92,7 +92,6 @@ async fn lease_due_in(
     }
     let ids = due.iter().map(|id| id.as_uuid()).collect();
     let jobs = load::jobs(connection, ids, &store.surroundings).await?;
-    let now = held.now;
     for id in due {
         let Some((job, queue)) = jobs.get(&id).zip(held.queue_mut(id)) else {
             continue;

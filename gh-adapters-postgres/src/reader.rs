@@ -10,6 +10,7 @@ use gh_core::domain::ids::{DeregistrationId, JobId, WorkerId};
 use gh_core::domain::job::{Job, JobStatus, WaitObstacle};
 use gh_core::domain::placement::WaitingGroup;
 use gh_core::domain::time::Timestamp;
+use gh_core::domain::watch::FleetWatch;
 use gh_core::domain::worker::{Deregistration, WorkerView};
 use gh_core::ports::reader::{Figures, JobEventQuery, JobQuery, Reader, WorkerQuery};
 use gh_core::ports::store::StoreError;
@@ -22,6 +23,8 @@ use crate::load;
 use crate::rows::job::StoredJob;
 use crate::rows::{bigint, callback, column, event, instant, job, unsigned, worker};
 use crate::store::PgStore;
+use crate::time::moment;
+use crate::watch;
 
 /// Events of a job ($1) after a number ($2), of these types ($3, all where it is null), at most so many ($4).
 pub(crate) const JOB_EVENTS: &str = "
@@ -59,23 +62,25 @@ pub(crate) const WORKERS: &str = "
     order by w.worker_id";
 
 /// One worker ($1), with all that belongs to a view of it; the time in any case.
-pub(crate) const WORKER: &str = "
+pub(crate) const WORKER: &str = concat!(
+    "
     select n.now, w.worker_id as name, w.version as number, w.body, v.body as body2, w.occupied_by as id,
         w.reserved as flag, exists (select from gh_workers t where t.target_worker_id = w.worker_id) as flag2,
         (select count(o.occupied_by) from gh_workers o where o.ec2_instance_id = w.ec2_instance_id) as count,
         null::timestamptz as at
-    from (select clock_timestamp() as now) n
+    from (select ",
+    moment!(),
+    " as now) n
     left join gh_workers w on w.worker_id = $1::text and not w.forgotten
-    left join gh_worker_vitals v on v.worker_id = w.worker_id";
-
-const NOW: &str = "select clock_timestamp()";
+    left join gh_worker_vitals v on v.worker_id = w.worker_id"
+);
 
 /// Whether it takes no changes: a standby, or set so.
 const READ_ONLY: &str = "select current_setting('transaction_read_only')::boolean";
 
-/// Live jobs by status; what waits, by what it waits for; callbacks. One statement, so all of one moment.
+/// Live jobs by status; what waits, by what it waits for; callbacks; at this time ($1). One statement, so all of one moment.
 pub(crate) const FIGURES: &str = "
-    with moment as materialized (select coalesce($1::timestamptz, clock_timestamp()) as now)
+    with moment as materialized (select $1::timestamptz as now)
     select 'jobs' as kind, status as name, null::text as target, count(*) as count, null::timestamptz as oldest
     from gh_jobs where status in ('pending', 'queued', 'running', 'needs_human') group by status
     union all
@@ -99,11 +104,7 @@ pub(crate) const FIGURES: &str = "
 #[async_trait]
 impl Reader for PgStore {
     async fn now(&self) -> Result<Timestamp, StoreError> {
-        let read = async {
-            let now: DateTime<Utc> = sqlx::query_scalar(NOW).fetch_one(&self.pool).await.map_err(store_error)?;
-            Ok(self.surroundings.now(Timestamp::from(now)))
-        };
-        self.trust.in_time(read).await
+        self.trust.in_time(self.ask_the_time(&self.pool)).await
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
@@ -190,7 +191,7 @@ impl Reader for PgStore {
     async fn workers(&self, query: &WorkerQuery) -> Result<(Timestamp, Vec<WorkerView>), StoreError> {
         let read = async {
             let mut connection = self.pool.acquire().await.map_err(store_error)?;
-            let now: DateTime<Utc> = sqlx::query_scalar(NOW).fetch_one(&mut *connection).await.map_err(store_error)?;
+            let now = self.ask_the_time(&mut *connection).await?;
             let rows = sqlx::query(WORKERS)
                 .bind(query.target_worker_id.as_ref().map(|name| name.as_str()))
                 .bind(query.ec2_instance_id.as_ref().map(|name| name.as_str()))
@@ -198,7 +199,7 @@ impl Reader for PgStore {
                 .await
                 .map_err(store_error)?;
             let views = rows.iter().map(worker::view).collect::<Result<Vec<_>, _>>()?;
-            Ok((self.surroundings.now(Timestamp::from(now)), views))
+            Ok((now, views))
         };
         self.trust.in_time(read).await
     }
@@ -245,10 +246,15 @@ impl Reader for PgStore {
         self.trust.in_time(read).await
     }
 
+    async fn fleet_watch(&self) -> Result<Arc<FleetWatch>, StoreError> {
+        self.trust.in_time(watch::read(self)).await
+    }
+
     async fn figures(&self) -> Result<Figures, StoreError> {
         let read = async {
             let mut connection = self.pool.acquire().await.map_err(store_error)?;
-            figures(&mut connection, self.surroundings.own_time()).await
+            let now = self.time_on(&mut connection).await?;
+            figures(&mut connection, now).await
         };
         self.trust.in_time(read).await
     }
@@ -311,8 +317,8 @@ fn list(query: &JobQuery) -> QueryBuilder<Postgres> {
     sql
 }
 
-async fn figures(connection: &mut PgConnection, own_time: Option<Timestamp>) -> Result<Figures, StoreError> {
-    let rows = sqlx::query(FIGURES).bind(own_time.map(instant)).fetch_all(connection).await.map_err(store_error)?;
+async fn figures(connection: &mut PgConnection, now: Timestamp) -> Result<Figures, StoreError> {
+    let rows = sqlx::query(FIGURES).bind(instant(now)).fetch_all(connection).await.map_err(store_error)?;
     let mut figures = Figures { jobs: JobStatus::LIVE.map(|status| (status, 0)).to_vec(), ..Figures::default() };
     for row in &rows {
         figure(&mut figures, row)?;

@@ -2,19 +2,21 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use gh_core::domain::changeset::Changeset;
+use gh_core::domain::commands::Watched;
 use gh_core::domain::rules::Rules;
 use gh_core::domain::snapshot::{Keys, Snapshot};
 use gh_core::domain::time::Timestamp;
+use gh_core::domain::watch::{FleetWatch, Lookout};
 use gh_core::domain::worker::WorkerView;
 use gh_core::ports::clock::Clock;
 use gh_core::ports::store::{ClaimRequest, Conflict, Dispatched, Store, StoreError, SweepRequest, Swept};
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgExecutor, PgPool, Postgres, Transaction};
 use tokio::time::Instant;
 
 use crate::batch;
@@ -26,8 +28,9 @@ use crate::live::Live;
 use crate::lock::Waiting;
 use crate::spare::{Origin, Spare, Spares};
 use crate::specs::{SpecCache, spec_bytes};
+use crate::time::{self, StoreTime, moment};
 use crate::trust::Trust;
-use crate::{claim, load, sweep};
+use crate::{claim, load, sweep, watch};
 
 /// How often a transaction is done again because others came in between.
 const TRIES: u32 = 8;
@@ -48,11 +51,7 @@ pub struct PgStore {
 /// What statements need beside a connection.
 #[derive(Debug)]
 pub(crate) struct Surroundings {
-    clock: Option<Arc<dyn Clock>>,
-    /// The latest time that was told, in microseconds.
-    latest: AtomicI64,
-    /// The last time that the database told, and when that was.
-    heard: Mutex<Option<(Timestamp, Instant)>>,
+    pub(crate) time: StoreTime,
     pub(crate) specs: SpecCache,
     pub(crate) live: Live,
     spares: Spares,
@@ -60,6 +59,8 @@ pub(crate) struct Surroundings {
     disturbed_at: Mutex<Option<Instant>>,
     /// The last glance at all workers, and when it was taken.
     glance: tokio::sync::Mutex<Option<(Instant, Glance)>>,
+    /// The record of the watch as it was last seen, and when that was.
+    watch: Mutex<Option<(Instant, Arc<FleetWatch>)>>,
 }
 
 /// All workers, and the time at which they were so.
@@ -68,23 +69,16 @@ type Glance = (Timestamp, Arc<Vec<WorkerView>>);
 /// How long a glance at all workers serves those who ask after it.
 const GLANCE_SERVES: Duration = Duration::from_millis(500);
 
-/// How long the time that the database told serves, with what has passed since.
-const TIME_SERVES: Duration = Duration::from_secs(1);
-
-/// A time that the database took longer to tell does not serve.
-const HEARD_WITHIN: Duration = Duration::from_millis(250);
-
 impl Surroundings {
     fn new(clock: Option<Arc<dyn Clock>>, origin: Origin) -> Self {
         Self {
-            clock,
-            latest: AtomicI64::new(i64::MIN),
-            heard: Mutex::default(),
+            time: StoreTime::new(clock),
             specs: SpecCache::new(SPEC_CACHE_BYTES),
             live: Live::default(),
             spares: Spares::new(origin),
             disturbed_at: Mutex::default(),
             glance: tokio::sync::Mutex::default(),
+            watch: Mutex::default(),
         }
     }
 
@@ -96,7 +90,7 @@ impl Surroundings {
     ) -> Result<Glance, StoreError> {
         let mut last = self.glance.lock().await;
         if let Some((taken, glance)) = last.as_ref()
-            && self.clock.is_none()
+            && !self.time.is_a_clocks()
             && taken.elapsed() < GLANCE_SERVES
         {
             return Ok(glance.clone());
@@ -109,8 +103,19 @@ impl Surroundings {
 
     /// The store's time, now that the database says `reading`: never before what was told earlier in this process.
     pub(crate) fn now(&self, reading: Timestamp) -> Timestamp {
-        let reading = self.clock.as_ref().map_or(reading, |clock| clock.now()).as_micros();
-        Timestamp::from_micros(self.latest.fetch_max(reading, Ordering::SeqCst).max(reading))
+        self.time.sample(reading)
+    }
+
+    /// Keeps the record of the watch for those who ask for it.
+    pub(crate) fn keep_watch(&self, record: Arc<FleetWatch>) {
+        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some((time::now(), record));
+    }
+
+    /// The record of the watch, if it was seen a moment ago.
+    pub(crate) fn kept_watch(&self) -> Option<Arc<FleetWatch>> {
+        let kept = self.watch.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (_, record) = kept.filter(|(at, _)| !self.time.is_a_clocks() && at.elapsed() < GLANCE_SERVES)?;
+        Some(record)
     }
 
     /// Notes that another server claims at once.
@@ -134,29 +139,9 @@ impl Surroundings {
         }
     }
 
-    /// The store's time, now that the database says `reading`, which was asked for at `asked`. From then on time is
-    /// counted: a time that is told without asking may be ahead by what the answer took, and is never behind. A sign of life that were taken for an older one
-    /// would end the fence around a job before its worker stops. An answer that took long is not noted.
-    pub(crate) fn hear(&self, reading: Timestamp, asked: Instant) -> Timestamp {
-        if asked.elapsed() < HEARD_WITHIN {
-            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some((reading, asked));
-        }
-        self.now(reading)
-    }
-
-    /// The store's time without asking, where the database told it a moment ago, or the time is not the database's.
+    /// The store's time without asking, where the database told it a moment ago.
     pub(crate) fn now_unasked(&self) -> Option<Timestamp> {
-        if let Some(own) = self.own_time() {
-            return Some(own);
-        }
-        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let (reading, since) = heard.map(|(reading, at)| (reading, at.elapsed()))?;
-        (since < TIME_SERVES).then(|| self.now(reading + since))
-    }
-
-    /// The time for statements that pick by time, where it is not the database's.
-    pub(crate) fn own_time(&self) -> Option<Timestamp> {
-        self.clock.as_ref().map(|clock| self.now(clock.now()))
+        self.time.unasked()
     }
 }
 
@@ -260,6 +245,29 @@ impl PgStore {
         }
     }
 
+    /// The store's time, for statements that pick by it: no statement compares anything with the database's own clock.
+    pub(crate) async fn time(&self) -> Result<Timestamp, StoreError> {
+        match self.surroundings.now_unasked() {
+            Some(now) => Ok(now),
+            None => self.ask_the_time(&self.pool).await,
+        }
+    }
+
+    /// The same by way of this connection, if it has to be asked for.
+    pub(crate) async fn time_on(&self, connection: &mut PgConnection) -> Result<Timestamp, StoreError> {
+        match self.surroundings.now_unasked() {
+            Some(now) => Ok(now),
+            None => self.ask_the_time(connection).await,
+        }
+    }
+
+    /// The store's time, asked for.
+    pub(crate) async fn ask_the_time(&self, by: impl PgExecutor<'_>) -> Result<Timestamp, StoreError> {
+        const NOW: &str = concat!("select ", moment!());
+        let now: DateTime<Utc> = sqlx::query_scalar(NOW).fetch_one(by).await.map_err(store_error)?;
+        Ok(self.surroundings.now(Timestamp::from(now)))
+    }
+
     /// Begins a transaction.
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, Failure> {
         Ok(self.pool.begin().await?)
@@ -336,8 +344,12 @@ impl Store for PgStore {
         self.trust.in_time(claim::claim(self, &request, rules)).await
     }
 
+    async fn watch(&self, lookout: Lookout, rules: &Rules) -> Result<Watched, StoreError> {
+        self.trust.in_time(async { until_done!(watch::watch(self, &lookout, rules)) }).await
+    }
+
     async fn sweep(&self, request: SweepRequest, rules: &Rules) -> Result<Swept, StoreError> {
-        self.trust.in_time(async { until_done!(sweep::sweep(self, request, rules)) }).await
+        self.trust.in_time(async { until_done!(sweep::sweep(self, &request, rules)) }).await
     }
 
     async fn token_key(&self) -> Result<[u8; 32], StoreError> {
@@ -412,27 +424,5 @@ impl fmt::Debug for PgStore {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The pool knows the address of the database with its password.
         formatter.debug_struct("PgStore").finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    #[expect(clippy::disallowed_methods, reason = "what is tested counts from here")]
-    async fn a_time_that_is_told_without_asking_is_never_behind_and_soon_asked_for_again() {
-        let surroundings = Surroundings::new(None, Origin::Pool);
-        let reading = Timestamp::from_micros(1_000_000);
-        let asked = Instant::now();
-        tokio::time::advance(HEARD_WITHIN).await;
-        surroundings.hear(reading, asked);
-        assert_eq!(surroundings.now_unasked(), None, "the answer took too long");
-        let asked = Instant::now();
-        tokio::time::advance(Duration::from_millis(100)).await;
-        surroundings.hear(reading, asked);
-        assert_eq!(surroundings.now_unasked(), Some(reading + Duration::from_millis(100)));
-        tokio::time::advance(TIME_SERVES).await;
-        assert_eq!(surroundings.now_unasked(), None, "it was told too long ago");
     }
 }

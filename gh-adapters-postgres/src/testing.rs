@@ -146,7 +146,7 @@ async fn prepare_template(server: &PgConnectOptions, connection: &mut PgConnecti
 /// Every statement that runs while jobs live, by what it does, for whoever looks at its plan.
 #[must_use]
 pub fn hot_statements() -> Vec<(&'static str, &'static str)> {
-    use crate::{claim, load, lock, outbox, reader, shapes, specs, sweep, write};
+    use crate::{claim, load, lock, outbox, reader, shapes, specs, sweep, watch, write};
     let mut statements = vec![
         ("load jobs and workers", load::LOAD_JOBS_AND_WORKERS),
         ("load", load::LOAD),
@@ -161,6 +161,8 @@ pub fn hot_statements() -> Vec<(&'static str, &'static str)> {
         ("claim: workers", claim::PICK_WORKERS),
         ("claim: candidates", claim::CANDIDATES),
         ("claim: candidates, locking", claim::CANDIDATES_LOCKING),
+        ("look", watch::LOOK),
+        ("the record of looks", watch::RECORD),
         ("sweep: heard of", sweep::HEARD_OF),
         ("sweep: workers", sweep::PICK_WORKERS),
         ("sweep: jobs", sweep::PICK_JOBS),

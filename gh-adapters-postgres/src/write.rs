@@ -6,6 +6,7 @@
 
 use chrono::{DateTime, Utc};
 use gh_core::domain::code::Actor;
+use gh_core::domain::event::WorkerEvent;
 use gh_core::domain::ids::{Name, WorkerId};
 use gh_core::domain::job::Job;
 use gh_core::domain::worker::Occupation;
@@ -54,7 +55,7 @@ pub(crate) async fn write(connection: &mut PgConnection, held: &Held) -> Result<
     write_most(connection, held).await?;
     write_names(connection, held).await?;
     write_deregistrations(connection, held).await?;
-    write_worker_events(connection, held).await?;
+    write_worker_events(connection, &held.worker_events).await?;
     write_calls(connection, held).await
 }
 
@@ -269,8 +270,7 @@ async fn write_deregistrations(connection: &mut PgConnection, held: &Held) -> Re
     expect_all(done.rows_affected(), held.deregistrations.len())
 }
 
-async fn write_worker_events(connection: &mut PgConnection, held: &Held) -> Result<(), Failure> {
-    let events = &held.worker_events;
+pub(crate) async fn write_worker_events(connection: &mut PgConnection, events: &[WorkerEvent]) -> Result<(), Failure> {
     if events.is_empty() {
         return Ok(());
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use gh_adapters_postgres::testing::TestDatabase;
 use gh_core::ports::clock::Clock;
-use gh_core::testing::conformance::{Handle, TestBed};
+use gh_core::testing::conformance::{Handle, TestBed, each_of_a_fleet_is_given_up_in_time};
 use gh_core::testing::model;
 
 struct Postgres {
@@ -25,6 +25,11 @@ impl TestBed for Postgres {
 }
 
 gh_core::store_conformance!(Postgres);
+
+#[tokio::test]
+async fn of_ten_thousand_workers_each_is_given_up_within_a_second_of_its_deadline() {
+    each_of_a_fleet_is_given_up_in_time::<Postgres>(10_000).await;
+}
 
 #[test]
 fn whatever_is_done_in_whatever_order_with_whatever_faults_the_invariants_hold() {

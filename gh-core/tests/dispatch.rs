@@ -12,11 +12,12 @@ use futures_util::future::join_all;
 use gh_core::application::{BackgroundLoops, ControlPlane, Ports, UseCaseError};
 use gh_core::domain::changeset::Changeset;
 use gh_core::domain::code::ClientName;
-use gh_core::domain::commands::{Credential, Register};
+use gh_core::domain::commands::{Credential, Register, Watched};
 use gh_core::domain::ids::{JobId, WorkerId};
 use gh_core::domain::rejection::Rejection;
 use gh_core::domain::rules::Rules;
 use gh_core::domain::snapshot::{Keys, Snapshot};
+use gh_core::domain::watch::Lookout;
 use gh_core::domain::worker::Vitals;
 use gh_core::memory::MemoryStore;
 use gh_core::ports::callback_sender::MockCallbackSender;
@@ -68,6 +69,10 @@ impl Store for Gated {
         self.permits.acquire().await.unwrap().forget();
         self.read(request.workers.iter().chain(request.claims.iter().map(|claim| &claim.who.worker_id)))?;
         self.inner.claim(request, rules).await
+    }
+
+    async fn watch(&self, lookout: Lookout, rules: &Rules) -> Result<Watched, StoreError> {
+        self.inner.watch(lookout, rules).await
     }
 
     async fn sweep(&self, request: SweepRequest, rules: &Rules) -> Result<Swept, StoreError> {

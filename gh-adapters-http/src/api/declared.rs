@@ -172,6 +172,8 @@ mod tests {
             jobs: Vec::new(),
             workers: Vec::new(),
             waiting: BTreeMap::new(),
+            brake: false,
+            blind_time: std::time::Duration::ZERO,
             callbacks_open: 0,
             callbacks_due: 0,
         };

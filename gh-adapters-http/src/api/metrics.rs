@@ -8,12 +8,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gh_core::application::FleetFigures;
 use gh_core::domain::changeset::Changeset;
+use gh_core::domain::commands::Watched;
+use gh_core::domain::event::EventType;
 use gh_core::domain::rules::Rules;
 use gh_core::domain::snapshot::{Keys, Snapshot};
+use gh_core::domain::watch::Lookout;
 use gh_core::ports::clock::Clock;
 use gh_core::ports::store::{ClaimRequest, Conflict, Dispatched, Store, StoreError, SweepRequest, Swept};
 use metrics::{counter, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+use serde::Deserialize;
 
 use super::codes::ErrorCode;
 
@@ -92,6 +96,15 @@ impl Metrics {
         self.observed();
     }
 
+    /// Jobs were put back, for these reasons.
+    fn put_back(&self, reasons: Vec<String>) {
+        with_local_recorder(&self.recorder, || {
+            for reason in reasons {
+                counter!("gh_job_requeues_total", "reason" => reason).increment(1);
+            }
+        });
+    }
+
     fn observed(&self) {
         if self.observations.fetch_add(1, Ordering::Relaxed) % FOLD_EVERY == FOLD_EVERY - 1 {
             self.recorder.handle().run_upkeep();
@@ -123,6 +136,19 @@ fn tell(figures: &FleetFigures) {
     }
     gauge!("gh_callbacks_open").set(figures.callbacks_open as f64);
     gauge!("gh_callbacks_due").set(figures.callbacks_due as f64);
+    gauge!("gh_brake").set(if figures.brake { 1.0 } else { 0.0 });
+    counter!("gh_blind_seconds_total").absolute(figures.blind_time.as_secs());
+}
+
+/// Why jobs are put back by these changes.
+fn put_back_for(changes: &Changeset) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Facts {
+        reason: String,
+    }
+    let put_back = changes.job_events().iter().filter(|event| event.event_type == EventType::JOB_REQUEUED);
+    let facts = put_back.filter_map(|event| event.metadata.extra.as_deref());
+    facts.filter_map(|facts| serde_json::from_str(facts.get()).ok()).map(|Facts { reason }| reason).collect()
 }
 
 /// A store that is asked through its measure: how long each call takes, and whether it succeeds.
@@ -165,15 +191,28 @@ impl Store for MeasuredStore {
     }
 
     async fn commit(&self, changes: Vec<Changeset>, rules: &Rules) -> Result<Vec<Result<(), Conflict>>, StoreError> {
-        self.measured("commit", self.inner.commit(changes, rules)).await
+        let put_back: Vec<Vec<String>> = changes.iter().map(put_back_for).collect();
+        let stored = self.measured("commit", self.inner.commit(changes, rules)).await?;
+        for (reasons, stored) in put_back.into_iter().zip(&stored) {
+            if stored.is_ok() && !reasons.is_empty() {
+                self.metrics.put_back(reasons);
+            }
+        }
+        Ok(stored)
     }
 
     async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Dispatched, StoreError> {
         self.measured("claim", self.inner.claim(request, rules)).await
     }
 
+    async fn watch(&self, lookout: Lookout, rules: &Rules) -> Result<Watched, StoreError> {
+        self.measured("watch", self.inner.watch(lookout, rules)).await
+    }
+
     async fn sweep(&self, request: SweepRequest, rules: &Rules) -> Result<Swept, StoreError> {
-        self.measured("sweep", self.inner.sweep(request, rules)).await
+        let swept = self.measured("sweep", self.inner.sweep(request, rules)).await?;
+        self.metrics.put_back(swept.committed.iter().flat_map(put_back_for).collect());
+        Ok(swept)
     }
 
     async fn token_key(&self) -> Result<[u8; 32], StoreError> {

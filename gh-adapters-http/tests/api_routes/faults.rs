@@ -6,18 +6,22 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::http::Method;
-use gh_adapters_http::api::MeasuredStore;
+use gh_adapters_http::api::{MeasuredStore, Metrics};
 use gh_core::domain::callback::Delivery;
 use gh_core::domain::changeset::Changeset;
+use gh_core::domain::commands::Watched;
 use gh_core::domain::event::{JobEvent, WorkerEvent};
 use gh_core::domain::ids::{DeregistrationId, InteractionId, JobId, WorkerId};
 use gh_core::domain::job::{Job, JobState, Pause};
 use gh_core::domain::rules::Rules;
 use gh_core::domain::snapshot::{Keys, Snapshot};
 use gh_core::domain::time::Timestamp;
+use gh_core::domain::watch::{FleetWatch, Lookout};
 use gh_core::domain::worker::{Deregistration, WorkerView};
+use gh_core::ports::clock::Clock;
 use gh_core::ports::reader::{Figures, JobEventQuery, JobQuery, Reader, WorkerQuery};
 use gh_core::ports::store::{ClaimRequest, Conflict, Dispatched, Store, StoreError, SweepRequest, Swept};
+use gh_core::testing::ManualClock;
 use serde_json::json;
 
 use crate::support::{Api, SERVICE_KEY, config, ports};
@@ -116,6 +120,11 @@ impl Reader for FaultyReader {
         self.inner.deregistration(id).await
     }
 
+    async fn fleet_watch(&self) -> Result<Arc<FleetWatch>, StoreError> {
+        self.check()?;
+        self.inner.fleet_watch().await
+    }
+
     async fn figures(&self) -> Result<Figures, StoreError> {
         self.check()?;
         self.inner.figures().await
@@ -180,6 +189,10 @@ impl Store for PausingStore {
 
     async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Dispatched, StoreError> {
         self.inner.claim(request, rules).await
+    }
+
+    async fn watch(&self, lookout: Lookout, rules: &Rules) -> Result<Watched, StoreError> {
+        self.inner.watch(lookout, rules).await
     }
 
     async fn sweep(&self, request: SweepRequest, rules: &Rules) -> Result<Swept, StoreError> {
@@ -276,9 +289,48 @@ async fn metrics_tell_of_requests_jobs_workers_and_the_store() {
         r#"gh_workers{status="busy"} 0"#,
         "gh_callbacks_open 0",
         "gh_callbacks_due 0",
+        "gh_brake 0",
+        "gh_blind_seconds_total 0",
     ] {
         assert!(answer.text.lines().any(|known| known == line), "{line}\n{}", answer.text);
     }
     let second = other.call(Method::GET, "/metrics", SERVICE_KEY, "").await;
     assert!(!second.text.contains("/api/v1/jobs"), "{}", second.text);
+}
+
+#[tokio::test]
+async fn metrics_tell_of_the_brake_and_of_put_backs_by_reason() {
+    let metrics = Arc::new(Metrics::new());
+    let stopwatch: Arc<dyn Clock> = Arc::new(ManualClock::default());
+    let api = Api::with(
+        |ports| {
+            ports.store = Arc::new(MeasuredStore::new(Arc::clone(&ports.store), Arc::clone(&metrics), stopwatch));
+        },
+        |config| {
+            config.public_metrics = true;
+            config.metrics = Arc::clone(&metrics);
+        },
+    );
+    let told = async |line: &str| {
+        let answer = api.call(Method::GET, "/metrics", SERVICE_KEY, "").await;
+        assert!(answer.text.lines().any(|known| known == line), "{line}\n{}", answer.text);
+    };
+    let (token, job, attempt) = api.running_job("worker-00", json!({})).await;
+    api.post_as(&token, &format!("{attempt}/release"), &json!({"reason": "an update"})).await.expect(200);
+    told(r#"gh_job_requeues_total{reason="released"} 1"#).await;
+    assert_eq!(api.claim("worker-00", &token).await["job"]["job_id"], job.as_str());
+    for number in 1..12 {
+        api.register(&format!("worker-{number:02}")).await;
+    }
+    api.control_plane.sweep_once().await.unwrap();
+    told("gh_brake 0").await;
+    api.clock.advance(Duration::from_secs(10));
+    api.control_plane.sweep_once().await.unwrap();
+    told("gh_brake 1").await;
+    api.clock.advance(Duration::from_secs(20));
+    while api.control_plane.sweep_once().await.unwrap() {}
+    told("gh_brake 0").await;
+    told(r#"gh_workers{status="offline"} 12"#).await;
+    told(r#"gh_job_requeues_total{reason="worker_offline"} 1"#).await;
+    told(r#"gh_store_call_duration_seconds_count{operation="watch",outcome="ok"} 3"#).await;
 }

@@ -281,3 +281,44 @@ async fn the_callbacks_of_a_job_show_their_attempts() {
     assert_eq!(rest["callbacks"], json!([delivered]));
     assert_eq!(rest["next_cursor"], Value::Null);
 }
+
+#[tokio::test]
+async fn a_job_that_waits_for_the_brake_says_so() {
+    let api = Api::new();
+    for number in 0..9 {
+        api.register(&format!("worker-{number}")).await;
+    }
+    let (_, running, _) = api.running_job("worker-9", json!({})).await;
+    let waiting = api.submit(json!({})).await;
+    let reason = async |job_id: &str| {
+        let placement = api.get(&format!("/jobs/{job_id}/placement")).await.expect(200);
+        text(&placement["reason"])
+    };
+    assert_eq!(reason(&waiting).await, "none_waiting");
+    api.control_plane.sweep_once().await.unwrap();
+    api.clock.advance(Duration::from_secs(10));
+    assert_eq!(reason(&waiting).await, "none_responsive");
+    api.control_plane.sweep_once().await.unwrap();
+    assert_eq!(reason(&waiting).await, "brake");
+    let explained = api.get(&format!("/jobs/{waiting}/placement")).await.expect(200);
+    assert_eq!(explained["candidates"][0]["code"], "suspect");
+    let answered = api.get(&format!("/jobs/{waiting}")).await.expect(200);
+    assert_eq!(answered["waiting"]["code"], "brake");
+    assert_eq!(reason(&running).await, "assigned");
+    // A worker that could take it speaks for itself, silent ones or not.
+    api.register("worker-new").await;
+    assert_eq!(reason(&waiting).await, "none_waiting");
+}
+
+#[tokio::test]
+async fn candidates_of_a_placement_come_the_most_able_first() {
+    let api = Api::new();
+    api.register("worker-a-silent").await;
+    api.clock.advance(Duration::from_secs(10));
+    api.running_job("worker-b-busy", json!({})).await;
+    api.register("worker-c-idle").await;
+    let waiting = api.submit(json!({})).await;
+    let placement = api.get(&format!("/jobs/{waiting}/placement")).await.expect(200);
+    let codes: Vec<String> = placement["candidates"].as_array().unwrap().iter().map(|one| text(&one["code"])).collect();
+    assert_eq!(codes, ["not_waiting", "busy", "suspect"]);
+}

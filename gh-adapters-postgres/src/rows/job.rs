@@ -7,7 +7,7 @@ use gh_core::domain::changeset::JobWrite;
 use gh_core::domain::code::ClientName;
 use gh_core::domain::cost::CostSummary;
 use gh_core::domain::ids::{Attempt, JobId};
-use gh_core::domain::job::{AnnouncedCall, Holding, Job, JobState, JobStatus, Json, Outcome, Progress};
+use gh_core::domain::job::{AnnouncedCall, Holding, Job, JobState, JobStatus, Json, Outcome, Postponement, Progress};
 use gh_core::domain::submission::JobSpec;
 use gh_core::domain::time::Timestamp;
 use gh_core::ports::store::StoreError;
@@ -40,6 +40,8 @@ struct JobBody {
     progress: Progress,
     cost: CostSummary,
     announced_calls: Vec<AnnouncedCall>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    postponed: Option<Postponement>,
     budget_told: u8,
     holdings: Vec<Holding>,
     created_at: Timestamp,
@@ -68,6 +70,7 @@ impl JobBody {
             progress,
             cost,
             announced_calls,
+            postponed,
             budget_told,
             holdings,
             created_at,
@@ -92,6 +95,7 @@ impl JobBody {
             progress: *progress,
             cost: cost.clone(),
             announced_calls: announced_calls.clone(),
+            postponed: *postponed,
             budget_told: *budget_told,
             holdings: holdings.clone(),
             created_at: *created_at,
@@ -125,6 +129,7 @@ impl JobBody {
             progress,
             cost,
             announced_calls,
+            postponed,
             budget_told,
             holdings,
             created_at,
@@ -154,6 +159,7 @@ impl JobBody {
             progress,
             cost,
             announced_calls,
+            postponed,
             budget_told,
             holdings,
             created_at,

@@ -16,6 +16,7 @@ use gh_core::domain::job::Completion;
 use gh_core::domain::rejection::Rejection;
 use gh_core::domain::rules::Rules;
 use gh_core::domain::submission::SubmissionRequest;
+use gh_core::domain::watch::Sight;
 use gh_core::ports::callback_sender::SendOutcome;
 use gh_core::ports::outbox::{Outbox, Settlement};
 use gh_core::ports::reader::{JobEventQuery, JobQuery, Reader};
@@ -129,7 +130,7 @@ impl Server {
     /// What the loops of a server do.
     async fn background(&self) {
         for _ in 0..ROUNDS * 2 {
-            let request = SweepRequest { limit: 100, offline_after: self.rules.policy.offline_after };
+            let request = SweepRequest { limit: 100, sight: Sight::default() };
             self.store.sweep(request, &self.rules).await.unwrap();
             let leased = self.store.lease_due(20, &self.rules).await.unwrap();
             let settle = |(place, leased): (usize, gh_core::domain::callback::LeasedDelivery)| Settlement {

@@ -12,4 +12,5 @@ mod recall;
 mod refusals;
 mod retention;
 mod silence;
+mod time;
 mod world;

@@ -8,14 +8,16 @@ use gh_core::domain::commands::{
     Cancel, Command, Credential, Drain, EventReport, Report, ReportEvents, ReportOutcome, UsageClosing, decide,
     decide_recalled,
 };
-use gh_core::domain::ids::{Attempt, JobId};
+use gh_core::domain::ids::{Attempt, JobId, ServerId};
 use gh_core::domain::job::Completion;
 use gh_core::domain::snapshot::{Keys, Snapshot};
 use gh_core::domain::submission::SubmissionRequest;
+use gh_core::domain::watch::Lookout;
 use gh_core::ports::callback_sender::SendOutcome;
 use gh_core::ports::outbox::{Outbox, Settlement};
 use gh_core::ports::store::{ClaimRequest, Conflict, Store, SweepRequest};
 use gh_core::testing::{name, submission};
+use uuid::Uuid;
 
 use crate::world::World;
 
@@ -106,7 +108,8 @@ async fn whatever_this_server_stored_is_remembered_as_it_is_stored() {
     world.run_recalled(&drain(&who, Some(Duration::from_secs(1)))).await;
     world.assert_remembers(&keys, "a drain").await;
     world.clock.advance(Duration::from_secs(2));
-    let request = SweepRequest { limit: 10, offline_after: world.rules.policy.offline_after };
+    let sight = world.store.watch(Lookout::by_hand(ServerId::new(Uuid::nil())), &world.rules).await.unwrap().sight;
+    let request = SweepRequest { limit: 10, sight };
     assert!(!world.store.sweep(request, &world.rules).await.unwrap().committed.is_empty());
     world.assert_remembers(&keys, "a sweep that took the job away").await;
 }

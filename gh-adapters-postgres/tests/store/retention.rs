@@ -8,6 +8,7 @@ use gh_core::domain::commands::{Command, Credential, Deregister, Goodbye, Select
 use gh_core::domain::job::Completion;
 use gh_core::domain::rejection::Rejection;
 use gh_core::domain::submission::SubmissionRequest;
+use gh_core::domain::watch::Sight;
 use gh_core::ports::callback_sender::SendOutcome;
 use gh_core::ports::outbox::{Outbox, Settlement};
 use gh_core::ports::reader::{Reader, WorkerQuery};
@@ -100,7 +101,7 @@ async fn a_worker_that_went_offline_is_forgotten_after_a_week_with_its_name_and_
     let retention = Retention::default();
     world.clock.advance(retention.offline_workers);
     world.worker("w-2").await;
-    let request = SweepRequest { limit: 10, offline_after: world.rules.policy.offline_after };
+    let request = SweepRequest { limit: 10, sight: Sight::default() };
     assert_eq!(world.store.sweep(request, &world.rules).await.unwrap().committed.len(), 1);
     world.clock.advance(DAY);
     assert_eq!(world.store.retain(&retention).await.unwrap().workers, 0, "it has been offline for a day");
@@ -124,8 +125,8 @@ impl World {
     /// Lets every worker fall silent, until long after.
     async fn silence(&self) {
         self.clock.advance(DAY);
-        let request = SweepRequest { limit: 100, offline_after: self.rules.policy.offline_after };
-        while self.store.sweep(request, &self.rules).await.unwrap().more {}
+        let request = SweepRequest { limit: 100, sight: Sight::default() };
+        while self.store.sweep(request.clone(), &self.rules).await.unwrap().more {}
         self.clock.advance(Retention::default().offline_workers + DAY);
     }
 

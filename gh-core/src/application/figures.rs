@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{ControlPlane, UseCaseError};
 use crate::domain::job::JobStatus;
-use crate::domain::placement::{self, WaitingCode};
+use crate::domain::placement::{self, FleetView, WaitingCode};
 use crate::domain::worker::WorkerStatus;
 
 /// Jobs that wait for one reason.
@@ -30,6 +30,10 @@ pub struct FleetFigures {
     pub callbacks_open: u64,
     /// Queues of callbacks that are due now.
     pub callbacks_due: u64,
+    /// Whether silent workers are not given up now, by any server.
+    pub brake: bool,
+    /// All time in which no server could take calls, since there is a record of it.
+    pub blind_time: Duration,
 }
 
 impl ControlPlane {
@@ -41,9 +45,12 @@ impl ControlPlane {
     pub async fn figures(&self) -> Result<FleetFigures, UseCaseError> {
         let figures = self.ports.reader.figures().await?;
         let (now, workers) = self.ports.reader.glance().await?;
+        let watch = self.ports.reader.fleet_watch().await?;
+        let brake = watch.episode(now).is_some();
+        let fleet = FleetView { now, workers: &workers, brake, policy: &self.rules.policy };
         let mut waiting = BTreeMap::new();
         for group in &figures.waiting {
-            let code = placement::code_of_group(group, &workers, now, &self.rules.policy);
+            let code = placement::code_of_group(group, &fleet);
             let jobs = waiting.entry(code).or_insert(WaitingJobs { jobs: 0, oldest_age: Duration::ZERO });
             jobs.jobs += group.jobs;
             jobs.oldest_age = jobs.oldest_age.max(now.since(group.oldest));
@@ -55,6 +62,8 @@ impl ControlPlane {
             workers: WorkerStatus::ALL.iter().map(|status| (*status, with_status(*status) as u64)).collect(),
             callbacks_open: figures.callbacks_open,
             callbacks_due: figures.callbacks_due,
+            brake,
+            blind_time: watch.blind_time(),
         })
     }
 }

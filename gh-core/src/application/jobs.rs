@@ -8,7 +8,7 @@ use crate::domain::commands::{Cancel, Retry, Submit, Submitted};
 use crate::domain::field::FieldError;
 use crate::domain::ids::JobId;
 use crate::domain::job::Job;
-use crate::domain::placement::{self, PlacementExplanation, Waiting};
+use crate::domain::placement::{self, FleetView, PlacementExplanation, Waiting};
 use crate::domain::rejection::Rejection;
 use crate::domain::submission::SubmissionRequest;
 use crate::ports::reader::WorkerQuery;
@@ -106,8 +106,9 @@ impl ControlPlane {
             return Ok(jobs.into_iter().map(|job| JobAnswer { job, waiting: None }).collect());
         }
         let (now, workers) = self.ports.reader.glance().await?;
-        let policy = &self.rules.policy;
-        let answer = |job: Arc<Job>| JobAnswer { waiting: placement::waiting(&job, &workers, now, policy), job };
+        let brake = self.ports.reader.fleet_watch().await?.episode(now).is_some();
+        let fleet = FleetView { now, workers: &workers, brake, policy: &self.rules.policy };
+        let answer = |job: Arc<Job>| JobAnswer { waiting: placement::waiting(&job, &fleet), job };
         Ok(jobs.into_iter().map(answer).collect())
     }
 
@@ -119,6 +120,8 @@ impl ControlPlane {
     pub async fn placement(&self, job_id: JobId) -> Result<PlacementExplanation, UseCaseError> {
         let job = self.job(job_id).await?;
         let (now, workers) = self.ports.reader.workers(&WorkerQuery::default()).await?;
-        Ok(placement::explain(&job, &workers, now, &self.rules.policy))
+        let brake = self.ports.reader.fleet_watch().await?.episode(now).is_some();
+        let fleet = FleetView { now, workers: &workers, brake, policy: &self.rules.policy };
+        Ok(placement::explain(&job, &fleet))
     }
 }

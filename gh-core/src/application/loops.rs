@@ -7,7 +7,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, warn};
 
-use super::background::MAX_IN_FLIGHT;
+use super::background::{MAX_IN_FLIGHT, Vigil};
 use super::{ControlPlane, UseCaseError};
 
 /// How often deadlines are looked at: nothing is noticed later than this after it is due.
@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// | loop | does | looks | at most | if nobody runs it |
 /// | --- | --- | --- | --- | --- |
 /// | [`DISPATCH`](Self::DISPATCH) | writes down the claims that come, gives waiting jobs to those that wait in this process, and each second looks whether one of them was not woken | when a claim comes, when woken, and each second | all claims of the process that wait and 256 new ones | those who claim do it, one for all; claims only get jobs that were there when they came, or that they are woken for; jobs wait on |
-/// | [`SWEEP`](Self::SWEEP) | applies what time alone brings: lapsed reservations, silent workers, time-outs, drains, expiries | every half second | 500 jobs and 500 workers at once, then at once again | no deadline ever comes: lost workers keep their jobs |
+/// | [`SWEEP`](Self::SWEEP) | looks whether silence may be believed, and applies what time alone brings: lapsed reservations, silent workers, time-outs, drains, expiries | every half second | 500 jobs and 500 workers at once, then at once again | no deadline ever comes: lost workers keep their jobs |
 /// | [`DELIVER`](Self::DELIVER) | sends callbacks that are due | when woken, when the next is due, and each second | 512 on their way at once | clients hear nothing; callbacks wait in the store |
 /// | [`COMMIT`](Self::COMMIT) | decides and stores commands together, where that is [switched on](ControlPlane::with_group_commit) | when a command comes | [`GroupCommit::batch`](super::GroupCommit::batch) commands at once | each command is decided and stored by itself |
 ///
@@ -168,13 +168,14 @@ impl ControlPlane {
     }
 
     async fn run_sweep(&self) {
+        let mut vigil = Vigil::started();
         loop {
             tokio::select! {
                 () = self.closed() => return,
                 () = tokio::time::sleep(SWEEP_EVERY) => {}
             }
             loop {
-                match self.sweep_once().await {
+                match self.sweep_watchfully(&mut vigil).await {
                     Ok(true) => {}
                     outcome => break log_failure("sweep", outcome.map(drop)),
                 }

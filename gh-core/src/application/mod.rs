@@ -30,7 +30,7 @@ pub use loops::BackgroundLoops;
 pub use wakeups::{Wakeups, WorkerWakes};
 
 use crate::domain::commands::Credential;
-use crate::domain::ids::ConnectionId;
+use crate::domain::ids::{ConnectionId, ServerId};
 use crate::domain::policy::Policy;
 use crate::domain::rejection::Rejection;
 use crate::domain::rules::Rules;
@@ -101,6 +101,7 @@ impl Ports {
 pub struct ControlPlane {
     ports: Ports,
     rules: Rules,
+    server: ServerId,
     lanes: Option<group_commit::Lanes>,
     claims: dispatch::WaitingRoom,
     arrivals: dispatch::Arrivals,
@@ -123,9 +124,11 @@ impl ControlPlane {
     #[must_use]
     pub fn new(ports: Ports, rules: Rules) -> Self {
         let (departures, departed) = mpsc::unbounded_channel();
+        let server = ServerId::new(rules.ids.uuid());
         Self {
             ports,
             rules,
+            server,
             lanes: None,
             claims: dispatch::WaitingRoom::default(),
             arrivals: dispatch::Arrivals::default(),

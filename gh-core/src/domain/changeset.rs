@@ -18,6 +18,7 @@ use super::ids::{DeregistrationId, JobId, Name, Version, WorkerId};
 use super::job::{IdempotencyRecord, Job};
 use super::snapshot::Snapshot;
 use super::time::Timestamp;
+use super::watch::FleetWatch;
 use super::worker::{Deregistration, NameRecord, VitalsChange, Worker};
 
 /// One of the things whose version a decision can rely on.
@@ -75,6 +76,8 @@ pub struct Changeset {
     pub(super) released_callbacks: Vec<JobId>,
     pub(super) ledger: Vec<(JobId, LedgerEntry)>,
     pub(super) idempotency_keys: Vec<((ClientName, Box<str>), IdempotencyRecord)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) watch: Option<Arc<FleetWatch>>,
 }
 
 impl Changeset {
@@ -215,6 +218,13 @@ impl Changeset {
         &self.idempotency_keys
     }
 
+    /// The record of the watch over the fleet as it shall be. Only a [look](crate::ports::store::Store::watch) writes
+    /// it, and no two at once.
+    #[must_use]
+    pub const fn watch(&self) -> Option<&Arc<FleetWatch>> {
+        self.watch.as_ref()
+    }
+
     /// One changeset for decisions that were made in this order, each on what the one before it left: stored together
     /// or not at all. What it relies on are the versions from before the first; of everything that was written the
     /// last state counts.
@@ -248,6 +258,7 @@ impl Changeset {
             whole.callbacks.extend(next.callbacks);
             whole.released_callbacks.extend(next.released_callbacks);
             whole.idempotency_keys.extend(next.idempotency_keys);
+            whole.watch = next.watch.or(whole.watch);
         }
         whole.relied_on = relied_on.items;
         whole.occupants = occupants.items;
@@ -291,6 +302,7 @@ impl Changeset {
             && self.deregistrations.is_empty()
             && self.vitals.is_empty()
             && self.worker_events.is_empty()
+            && self.watch.is_none()
     }
 }
 
@@ -333,6 +345,8 @@ struct Parts {
     worker_events: Vec<WorkerEvent>,
     ledger: Vec<(JobId, LedgerEntry)>,
     idempotency_keys: Vec<((ClientName, Box<str>), IdempotencyRecord)>,
+    #[serde(default)]
+    watch: Option<Arc<FleetWatch>>,
 }
 
 impl From<Parts> for Recorded {
@@ -347,6 +361,7 @@ impl From<Parts> for Recorded {
             worker_events: parts.worker_events,
             ledger: parts.ledger,
             idempotency_keys: parts.idempotency_keys,
+            watch: parts.watch,
             ..Changeset::default()
         })
     }

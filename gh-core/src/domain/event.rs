@@ -101,6 +101,10 @@ event_types! {
     WORKER_REFUSED = "worker_refused";
     /// Two living processes fight for one worker id.
     WORKER_CONTESTED = "worker_contested";
+    /// Nobody is given up for a while: it may be the control plane that does not hear. Of the fleet.
+    BRAKE_ENGAGED = "brake_engaged";
+    /// Whoever is silent is given up again. Of the fleet.
+    BRAKE_RELEASED = "brake_released";
 }
 
 impl EventType {

@@ -84,6 +84,10 @@ uuid_id! {
     /// One lease of a callback by a sender.
     SendLeaseId
 }
+uuid_id! {
+    /// One process that runs a control plane, from its start to its end.
+    ServerId
+}
 
 /// A name that somebody outside chose: 1–100 printable characters without `/`, opaque, never parsed.
 ///

@@ -321,6 +321,15 @@ pub struct Progress {
     pub total_steps: Option<u32>,
 }
 
+/// A deadline that is over later than it says: blind time was added to it, or the brake holds it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Postponement {
+    /// Since when the deadline counts that is meant: another one is not postponed.
+    pub since: Timestamp,
+    /// When it is looked at again.
+    pub until: Timestamp,
+}
+
 /// A job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
@@ -354,6 +363,8 @@ pub struct Job {
     pub cost: CostSummary,
     /// Announced calls that are not reported.
     pub announced_calls: Vec<AnnouncedCall>,
+    /// Where its present [watched deadline](Self::watched_deadline) was moved to.
+    pub postponed: Option<Postponement>,
     /// The share of the budget, in percent, whose spending was told: 0, 80 or 100.
     pub budget_told: u8,
     /// Every attempt that was granted.
@@ -521,24 +532,32 @@ impl Job {
         self.wait().map(|_| self.queued_at + expires_in)
     }
 
+    /// The deadline that counts only time in which the control plane could hear of the job, if it has one: since when
+    /// it counts, and when it is over if there is no blind time in between.
+    #[must_use]
+    pub fn watched_deadline(&self, policy: &Policy) -> Option<(Timestamp, Timestamp)> {
+        match &self.state {
+            JobState::Queued(_, reservation) => Some((reservation.until - policy.pickup_timeout, reservation.until)),
+            JobState::Running(lease) => self.attempt_deadline(policy).map(|deadline| (lease.granted_at, deadline)),
+            JobState::NeedsHuman(lease, pause) if lease.grace.is_none() => Some((pause.since, pause.expires_at)),
+            JobState::NeedsHuman(..) | JobState::Pending(_) | JobState::Ended(_) => None,
+        }
+    }
+
     /// The next time at which something may happen to the job by itself, for the sweeper.
     #[must_use]
     pub fn next_deadline(&self, policy: &Policy) -> Option<Timestamp> {
-        let of_state = match &self.state {
-            JobState::Pending(wait) => match &wait.scope {
-                Scope::Target { until, .. } => Some(*until),
-                Scope::Anyone => None,
-            },
-            JobState::Queued(_, reservation) => Some(reservation.until),
-            JobState::Running(lease) | JobState::NeedsHuman(lease, _) if lease.grace.is_some() => {
-                lease.grace.as_ref().map(|grace| grace.until)
-            }
-            JobState::Running(_) => self.attempt_deadline(policy),
-            JobState::NeedsHuman(_, pause) => Some(pause.expires_at),
-            JobState::Ended(_) => None,
+        let watched = self.watched_deadline(policy).map(|(since, deadline)| match self.postponed {
+            Some(postponed) if postponed.since == since => deadline.max(postponed.until),
+            _ => deadline,
+        });
+        let of_wait = match &self.state {
+            JobState::Pending(Wait { scope: Scope::Target { until, .. }, .. }) => Some(*until),
+            _ => None,
         };
+        let of_grace = self.lease().and_then(|lease| lease.grace.as_ref()).map(|grace| grace.until);
         let of_calls = self.announced_calls.iter().filter_map(|call| call.open_until).min();
-        [of_state, self.expires_at(), of_calls].into_iter().flatten().min()
+        [watched, of_wait, of_grace, self.expires_at(), of_calls].into_iter().flatten().min()
     }
 
     /// How the ready are ordered: higher priority first, then older first. Smaller comes first.

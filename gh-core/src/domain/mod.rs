@@ -21,4 +21,5 @@ pub mod snapshot;
 pub mod submission;
 pub mod time;
 pub mod usd;
+pub mod watch;
 pub mod worker;

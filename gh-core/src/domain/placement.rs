@@ -49,6 +49,9 @@ impl WaitingGroup {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitingCode {
+    /// Workers are silent that it could have, or has, and nobody is given up for now: see
+    /// [`watch`](super::watch).
+    Brake,
     /// It failed before and waits a while.
     Backoff,
     /// The worker that lost it may still act on it.
@@ -84,6 +87,7 @@ impl WaitingCode {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Brake => "brake",
             Self::Backoff => "backoff",
             Self::Fencing => "fencing",
             Self::Reserved => "reserved",
@@ -103,6 +107,10 @@ impl WaitingCode {
 
     const fn sentence(self) -> &'static str {
         match self {
+            Self::Brake => {
+                "Workers that could take the job are silent, and none is given up for now, since it may be the control \
+                 plane that does not hear."
+            }
             Self::Backoff => "The last attempt failed; the next one may start after a short wait.",
             Self::Fencing => {
                 "The worker that lost the job may still act on it; until it certainly does not, only that worker may \
@@ -123,22 +131,13 @@ impl WaitingCode {
         }
     }
 
-    /// The code for a wait that nothing but the lack of a worker keeps: the most able worker speaks.
-    fn of_workers<'w>(
-        workers: impl Iterator<Item = &'w WorkerView>,
-        for_target: bool,
-        now: Timestamp,
-        policy: &Policy,
-    ) -> Self {
-        let ability = |view: &WorkerView| match view.eligible(now, policy) {
-            Ok(()) | Err(Ineligible::NotWaiting) => 0,
-            Err(Ineligible::Busy | Ineligible::Closing | Ineligible::Reserved) => 1,
-            Err(Ineligible::Deaf | Ineligible::Lapsed) => 2,
-            Err(Ineligible::Draining) => 3,
-            Err(Ineligible::Suspect) => 4,
-            Err(Ineligible::Offline) => 5,
-        };
-        match (workers.map(ability).min(), for_target) {
+    /// The code for a wait that nothing but the lack of a worker keeps: the most able worker speaks, but while the brake
+    /// holds a silent one before all that have no place for it.
+    fn of_workers<'w>(workers: impl Iterator<Item = &'w WorkerView>, for_target: bool, fleet: &FleetView<'_>) -> Self {
+        let abilities: Vec<u8> = workers.map(|view| ability(view, fleet)).collect();
+        let silent = abilities.contains(&SILENT);
+        match (abilities.into_iter().min(), for_target) {
+            (Some(1..), _) if silent && fleet.brake => Self::Brake,
             (None, true) => Self::TargetUnknown,
             (None, false) => Self::NoWorkerRegistered,
             (Some(0), _) | (Some(2), false) => Self::NoneWaiting,
@@ -152,6 +151,34 @@ impl WaitingCode {
             (Some(_), false) => Self::NoneResponsive,
         }
     }
+}
+
+/// How far a worker is from taking a job: 0 for one that could take it at once.
+fn ability(view: &WorkerView, fleet: &FleetView<'_>) -> u8 {
+    match view.eligible(fleet.now, fleet.policy) {
+        Ok(()) | Err(Ineligible::NotWaiting) => 0,
+        Err(Ineligible::Busy | Ineligible::Closing | Ineligible::Reserved) => 1,
+        Err(Ineligible::Deaf | Ineligible::Lapsed) => 2,
+        Err(Ineligible::Draining) => 3,
+        Err(Ineligible::Suspect) => SILENT,
+        Err(Ineligible::Offline) => 5,
+    }
+}
+
+/// The [ability] of a worker that takes part and is not heard from.
+const SILENT: u8 = 4;
+
+/// The fleet at one moment, for explanations.
+#[derive(Clone, Copy, Debug)]
+pub struct FleetView<'f> {
+    /// The store's time.
+    pub now: Timestamp,
+    /// All workers.
+    pub workers: &'f [WorkerView],
+    /// Whether nobody is given up at this time.
+    pub brake: bool,
+    /// Times and limits.
+    pub policy: &'f Policy,
 }
 
 /// Why a job waits, since when, and until when at most.
@@ -168,13 +195,15 @@ pub struct Waiting {
 
 /// Why this job waits; none when it does not.
 #[must_use]
-pub fn waiting(job: &Job, workers: &[WorkerView], now: Timestamp, policy: &Policy) -> Option<Waiting> {
+pub fn waiting(job: &Job, fleet: &FleetView<'_>) -> Option<Waiting> {
     let wait = job.wait()?;
+    let now = fleet.now;
     let (code, until) = match &job.state {
+        JobState::Queued(_, reservation) if fleet.brake && reservation.until <= now => (WaitingCode::Brake, None),
         JobState::Queued(_, reservation) => (WaitingCode::Reserved, Some(reservation.until)),
         _ if !wait.is_due(now) => (WaitingCode::Backoff, wait.not_before),
         _ if wait.fenced_to(now).is_some() => (WaitingCode::Fencing, wait.fence.as_ref().map(|fence| fence.until)),
-        _ => waiting_for(wait, workers, now, policy),
+        _ => waiting_for(wait, fleet),
     };
     let until = match (until, job.expires_at()) {
         (Some(until), Some(expires)) => Some(until.min(expires)),
@@ -183,32 +212,27 @@ pub fn waiting(job: &Job, workers: &[WorkerView], now: Timestamp, policy: &Polic
     Some(Waiting { code, since: wait.since, until })
 }
 
-fn waiting_for(
-    wait: &Wait,
-    workers: &[WorkerView],
-    now: Timestamp,
-    policy: &Policy,
-) -> (WaitingCode, Option<Timestamp>) {
+fn waiting_for(wait: &Wait, fleet: &FleetView<'_>) -> (WaitingCode, Option<Timestamp>) {
     match &wait.scope {
-        Scope::Anyone => (WaitingCode::of_workers(workers.iter(), false, now, policy), None),
+        Scope::Anyone => (WaitingCode::of_workers(fleet.workers.iter(), false, fleet), None),
         Scope::Target { name, until } => {
-            let of_target = workers.iter().filter(|view| view.answers_to(name));
-            (WaitingCode::of_workers(of_target, true, now, policy), Some(*until))
+            let of_target = fleet.workers.iter().filter(|view| view.answers_to(name));
+            (WaitingCode::of_workers(of_target, true, fleet), Some(*until))
         }
     }
 }
 
 /// Why the jobs of a group wait.
 #[must_use]
-pub fn code_of_group(group: &WaitingGroup, workers: &[WorkerView], now: Timestamp, policy: &Policy) -> WaitingCode {
+pub fn code_of_group(group: &WaitingGroup, fleet: &FleetView<'_>) -> WaitingCode {
     match (group.obstacle, &group.target) {
         (WaitObstacle::Backoff, _) => WaitingCode::Backoff,
         (WaitObstacle::Fencing, _) => WaitingCode::Fencing,
         (WaitObstacle::Reserved, _) => WaitingCode::Reserved,
-        (WaitObstacle::None, None) => WaitingCode::of_workers(workers.iter(), false, now, policy),
+        (WaitObstacle::None, None) => WaitingCode::of_workers(fleet.workers.iter(), false, fleet),
         (WaitObstacle::None, Some(name)) => {
-            let of_target = workers.iter().filter(|view| view.answers_to(name));
-            WaitingCode::of_workers(of_target, true, now, policy)
+            let of_target = fleet.workers.iter().filter(|view| view.answers_to(name));
+            WaitingCode::of_workers(of_target, true, fleet)
         }
     }
 }
@@ -263,7 +287,7 @@ pub const MAX_CANDIDATES: usize = 50;
 
 /// Explains why a job is where it is, or why it still waits.
 #[must_use]
-pub fn explain(job: &Job, workers: &[WorkerView], now: Timestamp, policy: &Policy) -> PlacementExplanation {
+pub fn explain(job: &Job, fleet: &FleetView<'_>) -> PlacementExplanation {
     let settled = |decision, reason, since, until, explanation| PlacementExplanation {
         decision,
         reason,
@@ -283,7 +307,7 @@ pub fn explain(job: &Job, workers: &[WorkerView], now: Timestamp, policy: &Polic
                 (JobState::NeedsHuman(..), None) => ("needs_human", format!("{worker} has it and waits for a person.")),
                 (_, None) => ("assigned", format!("{worker} runs it, attempt {}.", job.attempt)),
             };
-            let until = lease.grace.as_ref().map(|grace| grace.until).or_else(|| job.attempt_deadline(policy));
+            let until = lease.grace.as_ref().map(|grace| grace.until).or_else(|| job.attempt_deadline(fleet.policy));
             settled(PlacementDecision::Running, reason, lease.granted_at, until, text)
         }
         JobState::Ended(ending) => {
@@ -296,7 +320,7 @@ pub fn explain(job: &Job, workers: &[WorkerView], now: Timestamp, policy: &Polic
             settled(PlacementDecision::Ended, reason, ending.at, None, text)
         }
         JobState::Pending(wait) | JobState::Queued(wait, _) => {
-            let waiting = waiting(job, workers, now, policy).unwrap_or(Waiting {
+            let waiting = waiting(job, fleet).unwrap_or(Waiting {
                 code: WaitingCode::NoneWaiting,
                 since: wait.since,
                 until: None,
@@ -311,37 +335,39 @@ pub fn explain(job: &Job, workers: &[WorkerView], now: Timestamp, policy: &Polic
                 since: waiting.since,
                 until: waiting.until,
                 explanation: waiting.code.sentence().to_owned(),
-                candidates: candidates(wait, workers, now, policy),
+                candidates: candidates(wait, fleet),
             }
         }
     }
 }
 
-fn candidates(wait: &Wait, workers: &[WorkerView], now: Timestamp, policy: &Policy) -> Vec<Candidate> {
+fn candidates(wait: &Wait, fleet: &FleetView<'_>) -> Vec<Candidate> {
     let in_scope = |view: &&WorkerView| match &wait.scope {
         Scope::Anyone => true,
         Scope::Target { name, .. } => view.answers_to(name),
     };
-    let fenced_to = wait.fenced_to(now);
-    let mut candidates: Vec<Candidate> = workers
+    let fenced_to = wait.fenced_to(fleet.now);
+    let mut views: Vec<(bool, u8, &WorkerView)> = fleet
+        .workers
         .iter()
         .filter(in_scope)
         .map(|view| {
-            let id = &view.worker.id;
-            let (code, because) = match view.eligible(now, policy) {
-                Ok(()) if fenced_to.is_some_and(|only| only != id) => {
-                    ("fencing", "Another worker may still act on the job.")
-                }
-                Ok(()) => ("eligible", "It could take the job."),
-                Err(reason) => describe(reason),
-            };
-            Candidate { worker_id: id.clone(), eligible: code == "eligible", code, because }
+            let fenced = fenced_to.is_some_and(|only| *only != view.worker.id);
+            (fenced || view.eligible(fleet.now, fleet.policy).is_err(), ability(view, fleet), view)
         })
         .collect();
-    candidates
-        .sort_by(|left, right| right.eligible.cmp(&left.eligible).then_with(|| left.worker_id.cmp(&right.worker_id)));
-    candidates.truncate(MAX_CANDIDATES);
-    candidates
+    let order = |(refused, ability, view): &(bool, u8, &WorkerView)| (*refused, *ability, view.worker.id.clone());
+    views.sort_by_cached_key(order);
+    views.truncate(MAX_CANDIDATES);
+    let candidate = |(refused, _, view): (bool, u8, &WorkerView)| {
+        let (code, because) = match view.eligible(fleet.now, fleet.policy) {
+            Ok(()) if refused => ("fencing", "Another worker may still act on the job."),
+            Ok(()) => ("eligible", "It could take the job."),
+            Err(reason) => describe(reason),
+        };
+        Candidate { worker_id: view.worker.id.clone(), eligible: !refused, code, because }
+    };
+    views.into_iter().map(candidate).collect()
 }
 
 const fn describe(reason: Ineligible) -> (&'static str, &'static str) {

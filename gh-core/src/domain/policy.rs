@@ -51,6 +51,8 @@ pub struct Policy {
     pub contested_refusal: Duration,
     /// How long a sender may keep a callback to itself.
     pub send_lease: Duration,
+    /// Whether nobody is given up while it may be the control plane that does not hear: see [`watch`](super::watch).
+    pub brake: bool,
 }
 
 impl Default for Policy {
@@ -80,6 +82,7 @@ impl Default for Policy {
             contested_within: seconds(300),
             contested_refusal: seconds(60),
             send_lease: seconds(30),
+            brake: true,
         }
     }
 }

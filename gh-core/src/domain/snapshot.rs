@@ -9,6 +9,7 @@ use super::cost::LedgerEntry;
 use super::ids::{DeregistrationId, JobId, Name, Version, WorkerId};
 use super::job::{IdempotencyRecord, Job};
 use super::time::Timestamp;
+use super::watch::FleetWatch;
 use super::worker::{Deregistration, NameRecord, Occupation, Vitals, Worker, WorkerView};
 
 /// What a decision asks a store for. A snapshot holds all of it, and may hold more aggregates; what it says of one is
@@ -97,6 +98,8 @@ pub struct Snapshot {
     pub idempotency_keys: HashMap<(ClientName, Box<str>), IdempotencyRecord>,
     /// LLM calls that were reported before.
     pub calls: HashMap<(JobId, Box<str>), LedgerEntry>,
+    /// The record of the watch over the fleet: only in a snapshot of everything there is.
+    pub watch: Arc<FleetWatch>,
 }
 
 impl Snapshot {
@@ -111,6 +114,7 @@ impl Snapshot {
             deregistrations: HashMap::new(),
             idempotency_keys: HashMap::new(),
             calls: HashMap::new(),
+            watch: Arc::default(),
         }
     }
 
@@ -224,6 +228,9 @@ impl Snapshot {
         }
         for (key, record) in changes.idempotency_keys() {
             self.idempotency_keys.insert(key.clone(), record.clone());
+        }
+        if let Some(watch) = changes.watch() {
+            self.watch = Arc::clone(watch);
         }
     }
 

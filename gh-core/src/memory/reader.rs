@@ -12,6 +12,7 @@ use crate::domain::event::{JobEvent, WorkerEvent};
 use crate::domain::ids::{DeregistrationId, JobId, WorkerId};
 use crate::domain::job::Job;
 use crate::domain::time::Timestamp;
+use crate::domain::watch::FleetWatch;
 use crate::domain::worker::{Deregistration, WorkerView};
 use crate::ports::reader::{Figures, JobEventQuery, JobPosition, JobQuery, Reader, WorkerQuery};
 use crate::ports::store::StoreError;
@@ -99,6 +100,11 @@ impl Reader for MemoryStore {
     async fn deregistration(&self, id: DeregistrationId) -> Result<Option<Arc<Deregistration>>, StoreError> {
         let (state, _) = self.lock()?;
         Ok(state.deregistrations.get(&id).cloned())
+    }
+
+    async fn fleet_watch(&self) -> Result<Arc<FleetWatch>, StoreError> {
+        let (state, _) = self.lock()?;
+        Ok(Arc::clone(&state.watch))
     }
 
     async fn figures(&self) -> Result<Figures, StoreError> {

@@ -12,6 +12,7 @@ use crate::domain::ids::{DeregistrationId, JobId, Name, Version, WorkerId};
 use crate::domain::job::{IdempotencyRecord, Job};
 use crate::domain::rules::Rules;
 use crate::domain::time::Timestamp;
+use crate::domain::watch::{FleetWatch, STOOD_STILL};
 use crate::domain::worker::{Deregistration, NameRecord};
 use crate::ports::store::Conflict;
 
@@ -19,6 +20,8 @@ use crate::ports::store::Conflict;
 #[derive(Debug)]
 pub(super) struct State {
     now: Timestamp,
+    /// The end of the earliest call before a long silence that no look has seen yet.
+    silent_from: Option<Timestamp>,
     writing: bool,
     pub(super) jobs: JobTable,
     pub(super) workers: WorkerTable,
@@ -26,12 +29,14 @@ pub(super) struct State {
     pub(super) names: HashMap<Name, NameRecord>,
     pub(super) deregistrations: HashMap<DeregistrationId, Arc<Deregistration>>,
     pub(super) idempotency_keys: HashMap<(ClientName, Box<str>), IdempotencyRecord>,
+    pub(super) watch: Arc<FleetWatch>,
 }
 
 impl Default for State {
     fn default() -> Self {
         Self {
             now: Timestamp::from_micros(i64::MIN),
+            silent_from: None,
             writing: false,
             jobs: JobTable::default(),
             workers: WorkerTable::default(),
@@ -39,6 +44,7 @@ impl Default for State {
             names: HashMap::new(),
             deregistrations: HashMap::new(),
             idempotency_keys: HashMap::new(),
+            watch: Arc::default(),
         }
     }
 }
@@ -46,8 +52,16 @@ impl Default for State {
 impl State {
     /// The store's time, now that the clock says `reading`.
     pub(super) fn advance(&mut self, reading: Timestamp) -> Timestamp {
+        if reading.since(self.now) > STOOD_STILL {
+            self.silent_from.get_or_insert(self.now);
+        }
         self.now = self.now.max(reading);
         self.now
+    }
+
+    /// Since when the process has been silent, if it was for long since the last look.
+    pub(super) const fn take_silence(&mut self) -> Option<Timestamp> {
+        self.silent_from.take()
     }
 
     /// Whether a panic cut off a write.
@@ -72,7 +86,7 @@ impl State {
         result
     }
 
-    fn write(&mut self, changes: &Changeset, now: Timestamp, rules: &Rules) {
+    pub(super) fn write(&mut self, changes: &Changeset, now: Timestamp, rules: &Rules) {
         for worker in changes.workers() {
             self.workers.write(worker, now);
         }
@@ -113,6 +127,9 @@ impl State {
         }
         for (key, record) in changes.idempotency_keys() {
             self.idempotency_keys.insert(key.clone(), record.clone());
+        }
+        if let Some(watch) = changes.watch() {
+            self.watch = Arc::clone(watch);
         }
         for write in changes.jobs() {
             self.jobs.compact(write.job.id);

@@ -6,9 +6,10 @@ use super::MemoryStore;
 use super::claim::candidates;
 use super::load::Loading;
 use crate::domain::changeset::Changeset;
-use crate::domain::commands;
+use crate::domain::commands::{self, Watched};
 use crate::domain::rules::Rules;
 use crate::domain::snapshot::{Keys, Snapshot};
+use crate::domain::watch::Lookout;
 use crate::ports::store::{ClaimRequest, Conflict, Dispatched, Store, StoreError, SweepRequest, Swept};
 
 #[async_trait]
@@ -43,12 +44,24 @@ impl Store for MemoryStore {
         Ok(Dispatched::of(decided, &stored))
     }
 
+    async fn watch(&self, lookout: Lookout, rules: &Rules) -> Result<Watched, StoreError> {
+        let (mut state, now) = self.lock()?;
+        // Whoever calls has just been heard of: what counts is the silence before.
+        let silent_from = state.take_silence();
+        let last_heard = lookout.last_heard.map(|_| silent_from.unwrap_or(now));
+        let count = state.workers.count(now, rules.policy.suspect_after);
+        let watched = commands::watch(&state.watch, now, &Lookout { last_heard, ..lookout }, count, rules);
+        state.change(|state| state.write(&watched.changes, now, rules));
+        Ok(watched)
+    }
+
     async fn sweep(&self, request: SweepRequest, rules: &Rules) -> Result<Swept, StoreError> {
         let (mut state, now) = self.lock()?;
         // One more than the limit is looked for, to know whether there is more.
         let look = request.limit.saturating_add(1);
         let mut jobs: Vec<_> = state.jobs.due(now).take(look).collect();
-        let mut workers = state.change(|state| state.workers.due(now, request.offline_after, look));
+        let silent_since = request.sight.silent_since(now, rules.policy.offline_after);
+        let mut workers = state.change(|state| state.workers.due(now, silent_since, look));
         let beyond_limit = jobs.len().max(workers.len()) > request.limit;
         jobs.truncate(request.limit);
         workers.truncate(request.limit);
@@ -63,7 +76,7 @@ impl Store for MemoryStore {
             loading.worker(id);
         }
         let snapshot = loading.finish();
-        let mut committed = commands::sweep(&snapshot, rules);
+        let mut committed = commands::sweep(&snapshot, &request.sight, rules);
         let decided = committed.len();
         committed.retain(|changes| state.commit(changes, now, rules).is_ok());
         // Where a job and its worker were due at once, what was decided of one may have refused the other: it is

@@ -8,6 +8,7 @@ use super::waiting::{insert_under, remove_under};
 use crate::domain::event::WorkerEvent;
 use crate::domain::ids::{Name, Version, WorkerId};
 use crate::domain::time::Timestamp;
+use crate::domain::watch::Headcount;
 use crate::domain::worker::{Occupation, Vitals, VitalsChange, Worker, WorkerView};
 
 #[derive(Debug)]
@@ -136,9 +137,18 @@ impl WorkerTable {
         }
     }
 
-    /// At most `limit` workers that are due: silent for `offline_after`, or with another deadline that is over.
-    pub(super) fn due(&mut self, now: Timestamp, offline_after: Duration, limit: usize) -> Vec<WorkerId> {
-        let heard_too_long_ago = now - offline_after;
+    /// How many workers take part, and how many of them were not heard from for `suspect_after`.
+    pub(super) fn count(&self, now: Timestamp, suspect_after: Duration) -> Headcount {
+        let since = now - suspect_after;
+        let entries = self.silent_since.iter().take_while(|(entry, _)| *entry <= since);
+        let silent = entries.filter(|(_, id)| self.last_seen(id).is_some_and(|seen| seen <= since)).count();
+        Headcount { silent: silent as u64, workers: self.silent_since.len() as u64 }
+    }
+
+    /// At most `limit` workers that are due: not heard from since `silent_since`, where anybody is given up, or with
+    /// another deadline that is over.
+    pub(super) fn due(&mut self, now: Timestamp, silent_since: Option<Timestamp>, limit: usize) -> Vec<WorkerId> {
+        let heard_too_long_ago = silent_since.unwrap_or(Timestamp::from_micros(i64::MIN));
         let mut due = Vec::new();
         let mut heard_since = Vec::new();
         for (since, id) in &self.silent_since {

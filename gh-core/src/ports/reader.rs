@@ -13,6 +13,7 @@ use crate::domain::ids::{JobId, Name, WorkerId};
 use crate::domain::job::{Job, JobStatus};
 use crate::domain::placement::WaitingGroup;
 use crate::domain::time::Timestamp;
+use crate::domain::watch::FleetWatch;
 use crate::domain::worker::{Deregistration, Worker, WorkerView};
 
 /// Which jobs, newest first.
@@ -267,6 +268,9 @@ pub trait Reader: Send + Sync + std::fmt::Debug {
         &self,
         id: crate::domain::ids::DeregistrationId,
     ) -> Result<Option<Arc<Deregistration>>, StoreError>;
+
+    /// The record of the watch over the fleet, at most a second old.
+    async fn fleet_watch(&self) -> Result<Arc<FleetWatch>, StoreError>;
 
     /// Figures for metrics.
     async fn figures(&self) -> Result<Figures, StoreError>;

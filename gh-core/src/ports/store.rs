@@ -1,15 +1,14 @@
 //! Storing what was decided.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 
 use crate::domain::changeset::Changeset;
-use crate::domain::commands::{Claim, ClaimAnswer, Dispatch};
+use crate::domain::commands::{Claim, ClaimAnswer, Dispatch, Watched};
 use crate::domain::ids::WorkerId;
 use crate::domain::rejection::Rejection;
 use crate::domain::rules::Rules;
 use crate::domain::snapshot::{Keys, Snapshot};
+use crate::domain::watch::{Lookout, Sight};
 
 /// Why a store could not do what was asked: nothing was changed, unless said otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -80,13 +79,13 @@ impl Dispatched {
     }
 }
 
-/// How much to sweep at once.
-#[derive(Clone, Copy, Debug)]
+/// How much to sweep at once, and by what was seen.
+#[derive(Clone, Debug)]
 pub struct SweepRequest {
     /// At most so many jobs and so many workers.
     pub limit: usize,
-    /// Workers silent for so long are due.
-    pub offline_after: Duration,
+    /// What a [look](Store::watch) saw right before: who is silent is given up only by it.
+    pub sight: Sight,
 }
 
 /// What a sweep did.
@@ -176,9 +175,19 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// least as many as there are workers.
     async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Dispatched, StoreError>;
 
+    /// Looks at the whole fleet: counts how many workers take part and how many of them are silent, has the core decide
+    /// what that means ([`watch`](crate::domain::commands::watch)) on the one stored
+    /// [record](crate::domain::watch::FleetWatch), and stores what it decided. Two looks at once come one after the
+    /// other, or one of them changes nothing and says so by an empty changeset.
+    ///
+    /// Of a lookout that pays attention ([`Lookout::last_heard`]) a store that knows better when the process heard of
+    /// it last puts that right: by calls that were answered since, and by silence between them.
+    async fn watch(&self, lookout: Lookout, rules: &Rules) -> Result<Watched, StoreError>;
+
     /// Picks jobs and workers for which a deadline is over, has the core decide
     /// ([`sweep`](crate::domain::commands::sweep)), and stores what it decided. Jobs are due by
-    /// [`JobWrite::next_deadline`](crate::domain::changeset::JobWrite), workers by
+    /// [`JobWrite::next_deadline`](crate::domain::changeset::JobWrite); workers when they were not heard from since
+    /// [`Sight::silent_since`], and otherwise by
     /// [`WorkerView::next_deadline`](crate::domain::worker::WorkerView::next_deadline).
     async fn sweep(&self, request: SweepRequest, rules: &Rules) -> Result<Swept, StoreError>;
 

@@ -13,6 +13,7 @@ use gh_core::domain::rules::Rules;
 use gh_core::domain::snapshot::Snapshot;
 use gh_core::domain::submission::SubmissionRequest;
 use gh_core::domain::time::Timestamp;
+use gh_core::domain::watch::Sight;
 use gh_core::domain::worker::{
     ConnectionChange, ConnectionKind, ConnectionUpdate, VitalsChange, WorkerIdentity, WorkerView,
 };
@@ -78,7 +79,7 @@ impl World {
     pub(crate) fn sweep(&mut self) -> Vec<Changeset> {
         let mut swept = Vec::new();
         loop {
-            let round = sweep(&self.snapshot, &self.rules);
+            let round = sweep(&self.snapshot, &Sight::default(), &self.rules);
             let stored: Vec<Changeset> = round.into_iter().filter(|changes| self.apply(changes)).collect();
             if stored.is_empty() {
                 return swept;

@@ -131,7 +131,7 @@ fn comparable(snapshot: Snapshot) -> String {
     fn sorted<K: Ord, V>(map: impl IntoIterator<Item = (K, V)>) -> BTreeMap<K, V> {
         map.into_iter().collect()
     }
-    let Snapshot { now, jobs, workers, mut names, mut deregistrations, idempotency_keys, calls } = snapshot;
+    let Snapshot { now, jobs, workers, mut names, mut deregistrations, idempotency_keys, calls, watch } = snapshot;
     for view in names.values_mut() {
         view.waiting_jobs.sort_unstable();
     }
@@ -139,7 +139,10 @@ fn comparable(snapshot: Snapshot) -> String {
     deregistrations.retain(|id, _| held.contains(id));
     let (jobs, workers, names) = (sorted(jobs), sorted(workers), sorted(names));
     let (used, calls) = (sorted(idempotency_keys), sorted(calls));
-    format!("{now:?}\n{jobs:#?}\n{workers:#?}\n{names:#?}\n{:#?}\n{used:#?}\n{calls:#?}", sorted(deregistrations))
+    format!(
+        "{now:?}\n{jobs:#?}\n{workers:#?}\n{names:#?}\n{:#?}\n{used:#?}\n{calls:#?}\n{watch:?}",
+        sorted(deregistrations)
+    )
 }
 
 /// Tells where two long texts part.

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use gh_core::domain::changeset::Changeset;
+use gh_core::domain::commands::Watched;
 use gh_core::domain::ids::{JobId, WorkerId};
 use gh_core::domain::job::Job;
 use gh_core::domain::rules::Rules;
 use gh_core::domain::snapshot::{Keys, Snapshot};
+use gh_core::domain::watch::Lookout;
 use gh_core::domain::worker::WorkerView;
 use gh_core::memory::MemoryStore;
 use gh_core::ports::clock::Clock;
@@ -201,6 +203,10 @@ impl Store for Door {
 
     async fn claim(&self, request: ClaimRequest, rules: &Rules) -> Result<Dispatched, StoreError> {
         self.inner.claim(request, rules).await
+    }
+
+    async fn watch(&self, lookout: Lookout, rules: &Rules) -> Result<Watched, StoreError> {
+        self.inner.watch(lookout, rules).await
     }
 
     async fn sweep(&self, request: SweepRequest, rules: &Rules) -> Result<Swept, StoreError> {

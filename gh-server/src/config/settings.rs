@@ -118,6 +118,8 @@ settings! {
     worker_pickup_timeout: Duration = public Span { least_ms: 10, most_ms: HOUR }, "worker.pickup_timeout", "GH_WORKER_PICKUP_TIMEOUT", "10s";
     /// How long the outcome of a lost worker's own job is still accepted, 1 s to 24 h.
     worker_outcome_grace: Duration = public Span { least_ms: SECOND, most_ms: 24 * HOUR }, "worker.outcome_grace", "GH_WORKER_OUTCOME_GRACE", "5m";
+    /// Whether silent workers keep their jobs while it may be the server that does not hear; off is for tests.
+    worker_brake: bool = public Switch, "worker.brake", "GH_WORKER_BRAKE", "true";
     /// How often this server looks for what is to be forgotten, 1 min to 24 h.
     retention_every: Duration = public Span { least_ms: 60 * SECOND, most_ms: DAY }, "retention.every", "GH_RETENTION_EVERY", "1h";
     /// How long ended jobs are kept, with what belongs to them, 1 d to 3,650 d.
@@ -148,6 +150,7 @@ impl Config {
             offline_after: self.worker_offline_after,
             pickup_timeout: self.worker_pickup_timeout,
             outcome_grace: self.worker_outcome_grace,
+            brake: self.worker_brake,
             ..Policy::default()
         }
     }

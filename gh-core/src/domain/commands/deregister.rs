@@ -179,7 +179,8 @@ impl Deregister {
             // Told before that it takes no more jobs, or not there to be told.
             WorkerState::Draining(_) | WorkerState::Offline { .. } | WorkerState::Deregistered { .. } => {
                 let reason = self.reason.clone();
-                worker.state = WorkerState::Draining(DrainState { cause, reason, deadline: Some(deadline) });
+                worker.state =
+                    WorkerState::Draining(DrainState { cause, reason, deadline: Some(deadline), since: draft.now() });
             }
             WorkerState::Active => {
                 drain::begin(draft, &mut worker, cause, &self.reason, Some(deadline), self.actor.clone());

@@ -69,7 +69,12 @@ pub(super) fn drain(
                 (known, _) => known.clone(),
             };
             if (deadline, &cause) != (known.deadline, &known.cause) {
-                worker.state = WorkerState::Draining(DrainState { cause, reason: known.reason.clone(), deadline });
+                worker.state = WorkerState::Draining(DrainState {
+                    cause,
+                    reason: known.reason.clone(),
+                    deadline,
+                    since: if deadline == known.deadline { known.since } else { now },
+                });
                 draft.direct(&mut worker, DirectiveType::Drain, None, Some(reason), deadline);
                 draft.save_worker(worker);
             }
@@ -97,7 +102,8 @@ pub(super) fn begin(
     let message = format!("{} takes no more jobs: {reason}", worker.id);
     let facts = json!({ "reason": reason, "deadline": deadline });
     draft.worker_event(worker, EventType::WORKER_DRAINING, message, actor, &facts);
-    worker.state = WorkerState::Draining(DrainState { cause, reason: reason.into(), deadline });
+    let since = draft.now();
+    worker.state = WorkerState::Draining(DrainState { cause, reason: reason.into(), deadline, since });
 }
 
 /// Lets a worker take jobs again, unless somebody stronger drained it.

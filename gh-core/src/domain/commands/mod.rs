@@ -2,8 +2,8 @@
 //!
 //! A command says which aggregates it needs ([`Command::keys`]) and decides on a [`Snapshot`] of them. What it decides
 //! is a [`Changeset`]: states, events and callbacks together. [`decide`] runs one, [`decide_recalled`] does so on what is
-//! only remembered; [`dispatch`], [`sweep`] and [`dead_letter`] are for the three places in which the store picks the
-//! rows.
+//! only remembered; [`dispatch`], [`watch`], [`sweep`] and [`dead_letter`] are for the places in which the store picks
+//! the rows.
 
 mod cancel;
 mod deregister;
@@ -20,6 +20,7 @@ mod retry;
 mod submit;
 mod sweep;
 mod usage;
+mod watch;
 mod worker_lifecycle;
 
 pub use cancel::Cancel;
@@ -36,6 +37,7 @@ pub use retry::Retry;
 pub use submit::{Submit, Submitted};
 pub use sweep::{dead_letter, sweep};
 pub use usage::{CallResult, ReportUsage, UsageAnswer};
+pub use watch::{Watched, watch};
 
 use super::changeset::Changeset;
 pub use super::draft::Draft;

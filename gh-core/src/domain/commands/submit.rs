@@ -136,6 +136,7 @@ impl Submit {
             progress: Progress::default(),
             cost: CostSummary::default(),
             announced_calls: Vec::new(),
+            postponed: None,
             budget_told: 0,
             holdings: Vec::new(),
             created_at: now,

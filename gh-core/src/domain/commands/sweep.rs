@@ -11,17 +11,22 @@ use crate::domain::code::{Actor, ErrorCode};
 use crate::domain::draft::{Draft, EventDraft};
 use crate::domain::event::EventType;
 use crate::domain::ids::{JobId, WorkerId};
-use crate::domain::job::{Job, JobState, Outcome, Scope, Wait};
+use crate::domain::job::{Job, JobState, Outcome, Postponement, Scope, Wait};
 use crate::domain::rules::Rules;
 use crate::domain::snapshot::Snapshot;
 use crate::domain::time::Timestamp;
-use crate::domain::worker::{WorkerState, WorkerView};
+use crate::domain::watch::{Judgement, Sight};
+use crate::domain::worker::{Drain, WorkerState, WorkerView};
 
 /// Applies every deadline of a snapshot's jobs and workers that is over, a changeset each.
 ///
+/// By what was seen at the last look, deadlines that hang on hearing of workers may have to wait: those by which a
+/// worker is given up, a reservation lapses, an attempt or a drain is over time, and a person did not come. Blind time
+/// is added to each of them, and while the brake holds none of them is over.
+///
 /// For stores, in [`Store::sweep`](crate::ports::store::Store::sweep).
 #[must_use]
-pub fn sweep(snapshot: &Snapshot, rules: &Rules) -> Vec<Changeset> {
+pub fn sweep(snapshot: &Snapshot, sight: &Sight, rules: &Rules) -> Vec<Changeset> {
     let now = snapshot.now;
     let over = |deadline: Option<Timestamp>| deadline.is_some_and(|deadline| deadline <= now);
     let mut due_workers: Vec<&WorkerId> = snapshot
@@ -35,8 +40,8 @@ pub fn sweep(snapshot: &Snapshot, rules: &Rules) -> Vec<Changeset> {
         snapshot.jobs.values().filter(|job| over(job.next_deadline(&rules.policy))).map(|job| job.id).collect();
     due_jobs.sort_unstable();
     // Jobs first: an attempt that ran out of time is told so, even where its worker is silent too.
-    let jobs = due_jobs.into_iter().map(|id| with_draft(snapshot, rules, |draft| sweep_job(draft, id)));
-    let workers = due_workers.into_iter().map(|id| with_draft(snapshot, rules, |draft| sweep_worker(draft, id)));
+    let jobs = due_jobs.into_iter().map(|id| with_draft(snapshot, rules, |draft| sweep_job(draft, sight, id)));
+    let workers = due_workers.into_iter().map(|id| with_draft(snapshot, rules, |draft| sweep_worker(draft, sight, id)));
     jobs.chain(workers).filter(|changes| !changes.is_empty()).collect()
 }
 
@@ -46,16 +51,28 @@ fn with_draft(snapshot: &Snapshot, rules: &Rules, change: impl FnOnce(&mut Draft
     draft.finish().0
 }
 
-fn sweep_job(draft: &mut Draft<'_>, id: JobId) {
+fn sweep_job(draft: &mut Draft<'_>, sight: &Sight, id: JobId) {
     let Ok(known) = draft.job(id) else { return };
     let mut job = known.as_ref().clone();
     let now = draft.now();
-    lapse_calls(draft, &mut job);
+    let lapsed = lapse_calls(draft, &mut job);
     let over = |deadline: Timestamp| deadline <= now;
     if job.expires_at().is_some_and(over) {
         job_lifecycle::end(draft, &mut job, Outcome::Expired, Actor::System, None);
         draft.save_job(job);
         return;
+    }
+    let watched = job.watched_deadline(draft.policy()).filter(|(_, deadline)| over(*deadline));
+    if let Some((since, deadline)) = watched {
+        match sight.judge(since, deadline, now) {
+            Judgement::Over => {}
+            Judgement::Later(until) => {
+                job.postponed = Some(Postponement { since, until });
+                return draft.save_job(job);
+            }
+            Judgement::NotByThisServer if lapsed => return draft.save_job(job),
+            Judgement::NotByThisServer => return,
+        }
     }
     match job.state.clone() {
         JobState::Pending(wait) => target_wait_over(draft, &mut job, wait),
@@ -125,8 +142,9 @@ fn time_out(draft: &mut Draft<'_>, job: &mut Job) {
     }
 }
 
-/// Announced calls that were never reported: the cost stays incomplete, and an ended job says that this is final.
-fn lapse_calls(draft: &mut Draft<'_>, job: &mut Job) {
+/// Announced calls that were never reported: the cost stays incomplete, and an ended job says that this is final. Tells
+/// whether there were any.
+fn lapse_calls(draft: &mut Draft<'_>, job: &mut Job) -> bool {
     let now = draft.now();
     let mut lapsed = false;
     for call in &mut job.announced_calls {
@@ -138,23 +156,31 @@ fn lapse_calls(draft: &mut Draft<'_>, job: &mut Job) {
     if lapsed && job.cost_is_final() {
         draft.callback(job, CallbackKind::CostFollowUp);
     }
+    lapsed
 }
 
-fn sweep_worker(draft: &mut Draft<'_>, id: &WorkerId) {
+fn sweep_worker(draft: &mut Draft<'_>, sight: &Sight, id: &WorkerId) {
     let Some(view) = draft.worker(id) else { return };
     let now = draft.now();
-    if view.worker.is_present() && view.offline_at(draft.policy()) <= now {
+    let silent_since = sight.silent_since(now, draft.policy().offline_after);
+    if view.worker.is_present() && silent_since.is_some_and(|since| view.vitals.last_seen <= since) {
         go_offline(draft, &view);
         return;
     }
     let Some(drain) = view.worker.drain().cloned() else {
         return;
     };
-    let deadline_over = drain.deadline.is_some_and(|deadline| deadline <= now);
+    let judged = drain.deadline.filter(|deadline| *deadline <= now).map(|over| sight.judge(drain.since, over, now));
+    let deadline_over = judged == Some(Judgement::Over);
     let waited_for = view.worker.deregistration().is_some();
     let free = view.occupied_by.is_none() && !view.worker.is_closing(now);
     let due = deadline_over || (waited_for && free);
     if !due {
+        if let Some(Judgement::Later(at)) = judged {
+            let mut worker = view.worker.as_ref().clone();
+            worker.state = WorkerState::Draining(Drain { deadline: Some(at), since: now, ..drain });
+            draft.save_worker(worker);
+        }
         return;
     }
     if let Some(job) = view.occupied_by.and_then(|occupation| draft.job(occupation.job_id).ok()) {

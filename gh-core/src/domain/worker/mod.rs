@@ -83,6 +83,8 @@ pub struct Drain {
     pub reason: Box<str>,
     /// When its job is taken from it; without one it may finish.
     pub deadline: Option<Timestamp>,
+    /// Since when the deadline counts.
+    pub since: Timestamp,
 }
 
 /// What is decided of a worker; `idle` and `busy` follow from whether a job occupies it.

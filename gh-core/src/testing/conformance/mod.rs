@@ -39,6 +39,7 @@
 #![expect(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 mod bed;
+mod brake;
 mod callbacks;
 mod claims;
 mod commits;
@@ -61,6 +62,7 @@ mod versions;
 mod world;
 
 pub use self::bed::{Handle, Scenario, TestBed, check};
+pub use self::brake::each_of_a_fleet_is_given_up_in_time;
 
 /// Lists the scenarios once: as data, and as the macro that makes tests of them.
 macro_rules! suite {
@@ -346,6 +348,35 @@ suite! { $
 
         "A worker would be given up without its job, which then waits for its time-out."
         a_worker_that_only_comes_along_with_a_due_job_is_not_given_up_without_its_own_job
+    }
+
+    brake {
+        "A server that could not be reached for a minute would give up the whole fleet and start its jobs a second time."
+        while_the_brake_holds_nobody_is_given_up_and_no_deadline_that_hangs_on_hearing_is_over
+
+        "Half of a fleet that the control plane cannot hear would be given up before anybody counts."
+        nobody_is_given_up_before_the_silence_of_the_whole_fleet_is_counted
+
+        "The workers of a zone that burnt down would keep their jobs for ever."
+        whoever_is_still_silent_after_the_episode_is_lost_within_twice_the_time
+
+        "A job that had ten seconds left when the control plane went away would be over time the moment it is back."
+        blind_time_is_added_to_every_deadline_that_hangs_on_hearing
+
+        "Jobs would expire late, or names be held too long, because workers cannot be heard."
+        expiry_callbacks_and_holds_on_names_are_not_held_back
+
+        "A server that starts beside others would give up their workers, or keep all of them from giving up the dead."
+        a_server_that_has_just_started_holds_back_alone_while_another_looks
+
+        "An operator would not know why nobody is given up, or see one episode told by each server."
+        what_one_server_found_is_told_once_and_known_to_all
+
+        "A process that was suspended between looking and acting would act on what it saw long ago."
+        what_was_seen_too_long_ago_gives_nobody_up
+
+        "In a fleet of thousands a dead worker's job would wait for those before it in the list."
+        of_many_workers_each_is_given_up_within_a_second_of_its_deadline
     }
 
     snapshots {

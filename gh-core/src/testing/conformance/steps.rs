@@ -16,6 +16,7 @@ use crate::domain::job::{Job, JobStatus};
 use crate::domain::rejection::Rejection;
 use crate::domain::snapshot::Keys;
 use crate::domain::submission::SubmissionRequest;
+use crate::domain::watch::Sight;
 use crate::ports::reader::{JobEventQuery, JobQuery, WorkerQuery};
 use crate::testing::{name, registration, submission, submission_to};
 
@@ -51,7 +52,7 @@ impl World {
     pub(super) async fn given_up(&self, who: &Credential) -> Changeset {
         let id = &who.worker_id;
         let keys = Keys { workers: vec![id.clone()], names: vec![id.clone()], ..Keys::default() };
-        let swept = sweep(&self.snapshot(&keys).await, &self.rules);
+        let swept = sweep(&self.snapshot(&keys).await, &Sight::default(), &self.rules);
         let gone = |changes: &Changeset| changes.workers().iter().any(|known| known.id == *id && !known.is_present());
         swept.into_iter().find(gone).unwrap()
     }

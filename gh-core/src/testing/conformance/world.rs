@@ -10,14 +10,15 @@ use crate::domain::changeset::Changeset;
 use crate::domain::code::{Actor, ClientName};
 use crate::domain::commands::{
     Cancel, Claim, ClaimAnswer, Command, Credential, DrainWish, FailureReport, Heartbeat, JobClaim, Register, Report,
-    ReportOutcome, Submit, UsageClosing, decide,
+    ReportOutcome, Submit, UsageClosing, Watched, decide,
 };
-use crate::domain::ids::{ConnectionId, JobId, WorkerId};
+use crate::domain::ids::{ConnectionId, JobId, ServerId, WorkerId};
 use crate::domain::job::{Completion, Job, JobStatus};
 use crate::domain::rejection::Rejection;
 use crate::domain::rules::Rules;
 use crate::domain::snapshot::{Keys, Snapshot};
 use crate::domain::submission::SubmissionRequest;
+use crate::domain::watch::Lookout;
 use crate::domain::worker::{Beat, WorkerView};
 use crate::ports::outbox::Outbox;
 use crate::ports::reader::Reader;
@@ -36,20 +37,24 @@ pub(in crate::testing) struct World {
     pub(super) outbox: Arc<dyn Outbox>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) rules: Rules,
+    pub(super) server: ServerId,
     open: Arc<Open>,
 }
 
 impl World {
     pub(super) async fn new(clock: Arc<ManualClock>, open: Open) -> Self {
         let Handle { store, reader, outbox } = open().await;
-        Self { store, reader, outbox, clock, rules: rules(), open: Arc::new(open) }
+        let rules = rules();
+        let server = ServerId::new(rules.ids.uuid());
+        Self { store, reader, outbox, clock, rules, server, open: Arc::new(open) }
     }
 
     /// The same store through another handle, as another server sees it; clock, ids and rules are shared.
     pub(super) async fn elsewhere(&self) -> Self {
         let Handle { store, reader, outbox } = (self.open)().await;
         let (clock, rules) = (Arc::clone(&self.clock), self.rules.clone());
-        Self { store, reader, outbox, clock, rules, open: Arc::clone(&self.open) }
+        let server = ServerId::new(rules.ids.uuid());
+        Self { store, reader, outbox, clock, rules, server, open: Arc::clone(&self.open) }
     }
 
     pub(super) async fn snapshot(&self, keys: &Keys) -> Snapshot {
@@ -140,8 +145,13 @@ impl World {
         granted.first().map(|(_, job)| *job)
     }
 
+    pub(super) async fn watch(&self, lookout: Lookout) -> Watched {
+        self.store.watch(lookout, &self.rules).await.unwrap()
+    }
+
     pub(super) async fn sweep(&self, limit: usize) -> Swept {
-        let request = SweepRequest { limit, offline_after: self.rules.policy.offline_after };
+        let sight = self.watch(Lookout::by_hand(self.server)).await.sight;
+        let request = SweepRequest { limit, sight };
         self.store.sweep(request, &self.rules).await.unwrap()
     }
 

@@ -11,12 +11,14 @@ pub use self::plan::{Fault, FaultPlan, Heard, StoreCall};
 use super::conformance::Handle;
 use crate::domain::callback::{Delivery, LeasedDelivery};
 use crate::domain::changeset::Changeset;
+use crate::domain::commands::Watched;
 use crate::domain::event::{JobEvent, WorkerEvent};
 use crate::domain::ids::{DeregistrationId, JobId, WorkerId};
 use crate::domain::job::Job;
 use crate::domain::rules::Rules;
 use crate::domain::snapshot::{Keys, Snapshot};
 use crate::domain::time::Timestamp;
+use crate::domain::watch::{FleetWatch, Lookout};
 use crate::domain::worker::{Deregistration, WorkerView};
 use crate::ports::outbox::{Outbox, Settlement};
 use crate::ports::reader::{Figures, JobEventQuery, JobQuery, Reader, WorkerQuery};
@@ -144,8 +146,12 @@ impl Store for FlakyStore {
         self.suffer(StoreCall::Claim, || self.inner.store.claim(request.clone(), rules)).await
     }
 
+    async fn watch(&self, lookout: Lookout, rules: &Rules) -> Result<Watched, StoreError> {
+        self.suffer(StoreCall::Watch, || self.inner.store.watch(lookout.clone(), rules)).await
+    }
+
     async fn sweep(&self, request: SweepRequest, rules: &Rules) -> Result<Swept, StoreError> {
-        self.suffer(StoreCall::Sweep, || self.inner.store.sweep(request, rules)).await
+        self.suffer(StoreCall::Sweep, || self.inner.store.sweep(request.clone(), rules)).await
     }
 
     async fn token_key(&self) -> Result<[u8; 32], StoreError> {
@@ -224,6 +230,10 @@ impl Reader for FlakyStore {
 
     async fn deregistration(&self, id: DeregistrationId) -> Result<Option<Arc<Deregistration>>, StoreError> {
         self.suffer(StoreCall::Read, || self.inner.reader.deregistration(id)).await
+    }
+
+    async fn fleet_watch(&self) -> Result<Arc<FleetWatch>, StoreError> {
+        self.suffer(StoreCall::Read, || self.inner.reader.fleet_watch()).await
     }
 
     async fn figures(&self) -> Result<Figures, StoreError> {

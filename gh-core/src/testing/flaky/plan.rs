@@ -14,6 +14,8 @@ pub enum StoreCall {
     Commit,
     /// [`Store::claim`](crate::ports::store::Store::claim).
     Claim,
+    /// [`Store::watch`](crate::ports::store::Store::watch).
+    Watch,
     /// [`Store::sweep`](crate::ports::store::Store::sweep).
     Sweep,
     /// [`Store::token_key`](crate::ports::store::Store::token_key).

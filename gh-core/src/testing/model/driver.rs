@@ -19,9 +19,10 @@ use crate::domain::commands::{
     Cancel, Claim, ConnectionNews, Credential, Deregister, Drain, DrainWish, EventReport, Goodbye, Heartbeat, JobClaim,
     LiftHold, Register, ReportEvents, ReportOutcome, ReportUsage, Retry, Selector, SideEffectsStarted, Undrain,
 };
-use crate::domain::ids::{Attempt, ConnectionId, Generation, JobId, Name};
+use crate::domain::ids::{Attempt, ConnectionId, Generation, JobId, Name, ServerId};
 use crate::domain::rejection::Rejection;
 use crate::domain::rules::Rules;
+use crate::domain::watch::Lookout;
 use crate::domain::worker::{ConnectionKind, WorkerIdentity};
 use crate::ports::callback_sender::{SendError, SendOutcome};
 use crate::ports::clock::Clock;
@@ -243,8 +244,10 @@ impl<B: TestBed> Driver<B> {
     }
 
     async fn sweep(&mut self) -> Result<(), Failure> {
-        let request = SweepRequest { limit: 100, offline_after: self.rules.policy.offline_after };
         loop {
+            let lookout = Lookout::by_hand(ServerId::new(uuid::Uuid::nil()));
+            let sight = self.handles[0].store.watch(lookout, &self.rules).await.map_err(broken)?.sight;
+            let request = SweepRequest { limit: 100, sight };
             let swept = self.handles[0].store.sweep(request, &self.rules).await.map_err(broken)?;
             self.note(&format_args!("swept {}", swept.committed.len()));
             let before = self.look().await?;

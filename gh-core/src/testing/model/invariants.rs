@@ -11,7 +11,7 @@ use crate::domain::callback::{CallbackKind, CallbackStatus};
 use crate::domain::event::{EventType, JobEvent};
 use crate::domain::ids::{JobId, WorkerId};
 use crate::domain::job::JobState;
-use crate::domain::placement;
+use crate::domain::placement::{self, FleetView};
 use crate::domain::policy::Policy;
 use crate::domain::usd::Usd;
 use crate::domain::worker::{WorkerState, WorkerView};
@@ -74,7 +74,10 @@ impl Reference {
             ensure!(!self.ended.contains_key(&(id, job.run)), "I1: {id} had ended and is {status:?}");
         }
         if job.wait().is_some() {
-            let waiting = placement::waiting(job, workers, seen.now, &Policy::default());
+            let waiting = placement::waiting(
+                job,
+                &FleetView { now: seen.now, workers, brake: false, policy: &Policy::default() },
+            );
             ensure!(waiting.is_some(), "I1: {id} waits for no reason");
         }
         Ok(())
